@@ -1,0 +1,209 @@
+#include "cli.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cjson/cJSON.h>
+
+#include "memory.h"
+
+/* ---- speaking ---- */
+
+static struct timespec start;
+static char speaker[32] = "demo";
+static bool colours;
+
+double elapsed_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)(now.tv_sec - start.tv_sec) * 1e3 +
+           (double)(now.tv_nsec - start.tv_nsec) / 1e6;
+}
+
+void speak_as(const char *how, ...)
+{
+    va_list list;
+    va_start(list, how);
+    vsnprintf(speaker, sizeof speaker, how, list);
+    va_end(list);
+}
+
+/* One write a line, so that lines of several processes do not mix. */
+void say(const char *how, ...)
+{
+    va_list list;
+    va_start(list, how);
+    char *text = vformat(how, list);
+    va_end(list);
+    unsigned sum = 0;
+    for (const char *c = speaker; *c; c++) sum = sum * 31 + (unsigned char)*c;
+    if (colours)
+        printf("%9.1f ms  \033[%um%-12s\033[0m %s\n", elapsed_ms(), 31 + sum % 6,
+               speaker, text);
+    else printf("%9.1f ms  %-12s %s\n", elapsed_ms(), speaker, text);
+}
+
+void headline(const char *text)
+{
+    printf(colours ? "\n\033[1m%s\033[0m\n" : "\n%s\n", text);
+}
+
+static _Noreturn void leave(int status, const char *how, va_list list)
+{
+    char text[8192];  // not from the arena: it may be memory that we are out of
+    vsnprintf(text, sizeof text, how, list);
+    fflush(stdout);
+    fprintf(stderr, "%s: %s\n", speaker, text);
+    exit(status);
+}
+
+void die(const char *how, ...)
+{
+    va_list list;
+    va_start(list, how);
+    leave(1, how, list);
+}
+
+void die_usage(const char *how, ...)
+{
+    va_list list;
+    va_start(list, how);
+    leave(2, how, list);
+}
+
+/* ---- the command line ---- */
+
+enum { MOST_WORDS = 8 };
+static const char *words[MOST_WORDS + 1];
+static const char *options[2 * MOST_WORDS + 1];  // name, value, name, value, ...
+
+const char *word(int i) { return i < MOST_WORDS ? words[i] : NULL; }
+
+const char *option(const char *name)
+{
+    for (int i = 0; options[i]; i += 2)
+        if (!strcmp(options[i], name)) return options[i + 1];
+    return NULL;
+}
+
+static int64_t parse_number(const char *name, const char *text, int64_t least,
+                            int64_t most)
+{
+    char *end;
+    errno = 0;
+    long long n = strtoll(text, &end, 10);
+    if (end == text || *end || errno || n < least || n > most)
+        die_usage("%s takes a whole number from %lld to %lld, not \"%s\"", name,
+                  (long long)least, (long long)most, text);
+    return n;
+}
+
+int64_t word_number(int i, const char *what, int64_t least, int64_t most)
+{
+    return parse_number(what, word(i), least, most);
+}
+
+int64_t option_number(const char *name, int64_t otherwise, int64_t least, int64_t most)
+{
+    return option(name) ? parse_number(name, option(name), least, most) : otherwise;
+}
+
+int env_ms(const char *name, int otherwise)
+{
+    const char *text = getenv(name);
+    return text && *text ? (int)parse_number(name, text, 1, 86400000) : otherwise;
+}
+
+static bool takes_option(const Command *command, const char *name)
+{
+    return strstr(command->usage, format("[%s ", name)) != NULL;
+}
+
+/* How many words the usage text asks for, or allows: those not behind an option's name. */
+static int count_words(const char *usage, bool optional)
+{
+    int count = 0;
+    for (const char *c = usage; *c; c += strcspn(c, " "), c += strspn(c, " ")) {
+        if (c[0] == '[' && c[1] == '-') c += strcspn(c, "]");
+        else count += c[0] != '[' || optional;
+    }
+    return count;
+}
+
+static void parse_arguments(const Command *command, int argc, char **argv)
+{
+    int n = 0, o = 0, most = count_words(command->usage, true);
+    for (int i = 2; i < argc; i++) {
+        if (strncmp(argv[i], "--", 2)) {
+            if (n == most)
+                die_usage("%s: what is \"%s\"? Usage: %s %s", command->name, argv[i],
+                          command->name, command->usage);
+            words[n++] = argv[i];
+            continue;
+        }
+        if (!takes_option(command, argv[i]))
+            die_usage("%s does not know %s. Usage: %s %s", command->name, argv[i],
+                      command->name, command->usage);
+        if (option(argv[i])) die_usage("%s is there twice", argv[i]);
+        if (i + 1 == argc) die_usage("%s needs a value", argv[i]);
+        options[o] = argv[i++];
+        options[o + 1] = argv[i];
+        o += 2;
+    }
+    if (n < count_words(command->usage, false))
+        die_usage("%s needs more. Usage: %s %s", command->name, command->name,
+                  command->usage);
+}
+
+static void print_help(const char *program, const Command *commands, int count)
+{
+    for (int i = 0; i < count; i++) {
+        char *call =
+            format("%s %s %s", program, commands[i].name ? commands[i].name : "",
+                   commands[i].usage);
+        printf("  %-48s %s\n", call, commands[i].what);
+    }
+}
+
+static void *take_for_cjson(size_t size) { return take(size); }
+static void leave_to_arena(void *memory) { (void)memory; }
+
+/* Lines are written as they end, also into a pipe: a process that dies of SIGKILL has said
+   all it said. */
+static void start_program(void)
+{
+    static char line[1 << 16];
+    setvbuf(stdout, line, _IOLBF, sizeof line);
+    clock_gettime(CLOCK_MONOTONIC, &start);
+    const char *no = getenv("NO_COLOR"), *term = getenv("TERM");
+    colours = isatty(STDOUT_FILENO) && !(no && *no) && !(term && !strcmp(term, "dumb"));
+    cJSON_InitHooks(&(cJSON_Hooks){take_for_cjson, leave_to_arena});
+}
+
+int run_command(const Command *commands, int count, int argc, char **argv)
+{
+    start_program();
+    const char *name = argc > 1 ? argv[1] : NULL;
+    if (name && (!strcmp(name, "help") || !strcmp(name, "--help"))) {
+        print_help(argv[0], commands, count);
+        return 0;
+    }
+    for (int i = 0; i < count; i++) {
+        const Command *command = &commands[i];
+        if (name ? !command->name || strcmp(command->name, name)
+                 : command->name != NULL)
+            continue;
+        speak_as("%s", name ? name : "demo");
+        parse_arguments(command, argc, argv);
+        command->run();
+        return 0;
+    }
+    die_usage("there is no command \"%s\": %s help lists them", name ? name : "",
+              argv[0]);
+}

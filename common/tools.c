@@ -1,0 +1,239 @@
+/* tools: what the Makefiles need beside a lesson's program.
+
+   reset SCHEMA       makes the schema anew from schema.sql
+   psql SCHEMA        psql in that schema
+   race SCHEMA FILE   plays a race/NAME.race on two real sessions, and holds it to what it says:
+
+       # The head says what it shows.
+       insert into task default values;         <- before the columns: set-up
+       left                     | right         <- this bar divides every line below
+       begin;                   |
+       select ... for update;   |
+       -- 1                     |               <- that must have come back
+                                | update ...
+                                | where id = 1; <- a statement ends at its ';'
+                                | -- waits      <- it must now wait for the other session
+       commit;                  |
+                                | -- UPDATE 1
+       # The moral.
+
+   Top to bottom is the order in time; on one line the left comes first.  Both sessions have
+   the lesson's statements prepared under their names, so "execute claimtask('default');"
+   runs the very text of queries.sql.  Postgres itself says whether a session waits, so no
+   time limit is guessed anywhere.  The lesson's schema is made anew first. */
+
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli.h"
+#include "db.h"
+#include "memory.h"
+
+typedef struct {
+    const char *name;
+    PGconn *conn;
+    char *sql;     // what was read of a statement so far
+    bool busy;     // sent, and no answer yet
+    char *result;  // of the last statement
+} Session;
+
+static PGconn *control;
+static Session sides[2] = {{.name = "left"}, {.name = "right"}};
+static int checks, mistakes;
+
+/* "1, ada; 2, bob", "no row", "UPDATE 1" or "error: ..." */
+static char *describe(const PGresult *result)
+{
+    ExecStatusType status = PQresultStatus(result);
+    if (status == PGRES_COMMAND_OK) return first_line(PQcmdStatus((PGresult *)result));
+    if (status != PGRES_TUPLES_OK)
+        return format("error: %s", PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY));
+    char *text = "";
+    for (int row = 0; row < PQntuples(result); row++)
+        for (int column = 0; column < PQnfields(result); column++)
+            text = format("%s%s%s", text,
+                          column ? ", "
+                          : row  ? "; "
+                                 : "",
+                          PQgetisnull(result, row, column)
+                              ? "null"
+                              : PQgetvalue(result, row, column));
+    return *text ? text : "no row";
+}
+
+static void take_answer(Session *s)
+{
+    for (PGresult *r; (r = PQgetResult(s->conn)); PQclear(r)) s->result = describe(r);
+    s->busy = false;
+}
+
+/* Does the one session wait for a lock that the other has? */
+static bool is_blocked(const Session *s)
+{
+    char *me = format("%d", PQbackendPID(s->conn));
+    char *other = format("%d", PQbackendPID(sides[s == sides].conn));
+    PGresult *result =
+        PQexecParams(control, "select $2::int = any(pg_blocking_pids($1::int))", 2,
+                     NULL, (const char *[]){me, other}, NULL, NULL, 0);
+    if (PQresultStatus(result) != PGRES_TUPLES_OK)
+        die("%s", first_line(PQerrorMessage(control)));
+    bool blocked = *PQgetvalue(result, 0, 0) == 't';
+    PQclear(result);
+    return blocked;
+}
+
+/* Until the session has its answer, or waits for the other one: then nothing but a line
+   further down can move it. */
+static void settle(Session *s)
+{
+    while (s->busy) {
+        struct pollfd fd = {.fd = PQsocket(s->conn), .events = POLLIN};
+        poll(&fd, 1, 5);
+        if (!PQconsumeInput(s->conn))
+            die("%s: %s", s->name, first_line(PQerrorMessage(s->conn)));
+        if (!PQisBusy(s->conn)) take_answer(s);
+        else if (is_blocked(s)) return;
+    }
+}
+
+static void send_statement(Session *s, int line)
+{
+    settle(s);
+    if (s->busy)
+        die("line %d: %s cannot go on, it still waits for the other side", line,
+            s->name);
+    if (!PQsendQuery(s->conn, s->sql))
+        die("%s: %s", s->name, first_line(PQerrorMessage(s->conn)));
+    s->sql = "";
+    s->busy = true;
+    settle(s);
+    for (int i = 0; i < 2; i++) settle(&sides[i]);
+}
+
+/* A '*' in what is expected stands for any text. */
+static bool matches(const char *actual, const char *expected)
+{
+    if (*expected != '*')
+        return *actual == *expected && (!*actual || matches(actual + 1, expected + 1));
+    do
+        if (matches(actual, expected + 1)) return true;
+    while (*actual++);
+    return false;
+}
+
+/* What the last statement of this side has brought by now, and whether that is right. */
+static char *check(Session *s, const char *expected)
+{
+    if (*s->sql)
+        die("%s has a statement without its ';' before \"-- %s\"", s->name, expected);
+    settle(s);
+    checks++;
+    const char *actual = s->busy ? "waits" : s->result;
+    if (matches(actual, expected)) return format("-- %s", actual);
+    mistakes++;
+    return format("-- %s   <== NOT \"%s\"", actual, expected);
+}
+
+/* Half a line.  Returns what to print for it. */
+static const char *play(Session *s, char *cell, int line)
+{
+    size_t length = strlen(cell), indent = strspn(cell, " ");
+    while (length && cell[length - 1] == ' ') cell[--length] = 0;
+    if (!strncmp(cell + indent, "-- ", 3))
+        return format("%*s%s", (int)indent, "", check(s, cell + indent + 3));
+    if (!length) return cell;
+    s->sql = format("%s%s\n", s->sql, cell);
+    if (cell[length - 1] == ';') send_statement(s, line);
+    return cell;
+}
+
+/* A line with no bar where the others have theirs is all the left's: a long answer. */
+static void play_line(char *text, int bar, int number)
+{
+    bool both = (int)strlen(text) > bar && text[bar] == '|';
+    if (both) text[bar] = 0;
+    const char *left = play(&sides[0], text, number);
+    printf("%9.1f ms  %-*s", elapsed_ms(), both ? bar : 0, left);
+    printf(both ? "|%s\n" : "\n", both ? play(&sides[1], text + bar + 1, number) : "");
+}
+
+static void set_up(const char *sql)
+{
+    PGresult *result = PQexec(control, sql);
+    if (*PQerrorMessage(control))
+        die("set-up: %s", first_line(PQerrorMessage(control)));
+    PQclear(result);
+}
+
+static void play_race(void)
+{
+    Db *db = fresh_db(word(0));
+    control = connection(db);
+    for (int i = 0; i < 2; i++) {
+        Db *side = open_db(word(0));
+        prepare_all(side);
+        sides[i].conn = connection(side);
+        sides[i].sql = "";
+        sides[i].result = "nothing yet";
+    }
+    FILE *stream = fopen(word(1), "r");
+    if (!stream) die("there is no %s", word(1));
+    char *text = NULL, *setup = "";
+    size_t size = 0;
+    int number = 0, bar = 0;
+    while (getline(&text, &size, stream) >= 0) {
+        char *line = first_line(text), *divider = strchr(line, '|');
+        number++;
+        if (bar && !*line) printf("\n");
+        else if (*line == '#') printf("%s\n", line + (line[1] ? 2 : 1));
+        else if (bar) play_line(line, bar, number);
+        else if (!strncmp(line, "left ", 5) && divider) {
+            set_up(setup);
+            bar = (int)(divider - line);
+            printf("\n%12s  %s\n", "", line);
+        } else setup = format("%s%s\n", setup, line);
+    }
+    free(text);
+    fclose(stream);
+    for (int i = 0; i < 2; i++) {
+        settle(&sides[i]);
+        if (*sides[i].sql)
+            die("%s has a statement without its ';' at the end", sides[i].name);
+        if (sides[i].busy) die("%s still waits at the end", sides[i].name);
+        PQfinish(sides[i].conn);
+    }
+    close_db(db);
+    if (!bar) die("%s has no line \"left | right\"", word(1));
+    if (!checks) die("%s expects nothing: say what must happen, with --", word(1));
+    if (mistakes) die("it went otherwise than %s says, %d times", word(1), mistakes);
+}
+
+static void reset(void) { close_db(fresh_db(word(0))); }
+
+/* The connection goes by environment: arguments can be read in the list of processes. */
+static void start_psql(void)
+{
+    close_db(connect_db(word(0)));  // says what is wrong, if something is
+    PQconninfoOption *options = PQconninfoParse(getenv("DATABASE_URL"), NULL);
+    for (PQconninfoOption *o = options; o->keyword; o++)
+        if (o->val && o->envvar) setenv(o->envvar, o->val, true);
+    setenv("PGOPTIONS",
+           format("%s -c search_path=%s",
+                  getenv("PGOPTIONS") ? getenv("PGOPTIONS") : "", word(0)),
+           true);
+    execlp("psql", "psql", "-q", NULL);
+    die("there is no psql: make doctor says how to get it");
+}
+
+int main(int argc, char **argv)
+{
+    static const Command commands[] = {
+        {"reset", "SCHEMA", reset, "make reset"},
+        {"psql", "SCHEMA", start_psql, "make psql"},
+        {"race", "SCHEMA FILE", play_race, "make race R=name"},
+    };
+    return run_command(commands, 3, argc, argv);
+}
