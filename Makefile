@@ -1,0 +1,45 @@
+# The guide: make help lists what there is.
+
+LESSON ?= $(lastword $(sort $(foreach d,$(wildcard lessons/[0-9]*),$(firstword $(subst -, ,$(notdir $(d)))))))
+DIR     = $(or $(wildcard lessons/$(LESSON)-*),$(error There is no lesson $(LESSON): say LESSON=01))
+
+.PHONY: help run test lint doctor db-start db-stop db-status db-destroy db-docker clean
+.DEFAULT_GOAL := help
+
+help:  # this list
+	@printf 'Durable execution, the hard way, in C\n\n'
+	@awk -F': .*# ' '/^[a-z-]+:.*# / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
+	@printf '\nIn a lesson (%s ...) make alone lists what can be done there.\n' '$(DIR)'
+
+run:  # the demo of the last lesson, or of LESSON=01
+	@$(MAKE) --no-print-directory -C $(DIR) build
+	@cd $(DIR) && exec sh ../../common/postgres.sh with ./lesson
+
+test:  # all tests, or those of LESSON=01, on a throw-away Postgres
+	@sh common/setup.sh test
+	@sh common/test/suite $(if $(filter command line environment,$(origin LESSON)),$(LESSON))
+
+lint:  # warnings of two compilers, layout, scripts, spelling
+	@sh common/setup.sh lint
+	@sh common/test/lint
+
+doctor:  # what is installed, what is missing, which Postgres would be used
+	@sh common/setup.sh doctor
+
+db-start:  # starts the private Postgres (make run does it as well)
+	@sh common/postgres.sh start
+
+db-stop:  # stops it; what is in it stays
+	@sh common/postgres.sh stop
+
+db-status:  # is it running, and where
+	@sh common/postgres.sh status
+
+db-destroy:  # stops it and removes all that is in it, after asking (YES=1 does not ask)
+	@sh common/postgres.sh destroy
+
+db-docker:  # uses a Postgres in a container instead, from docker-compose.yml
+	@sh common/postgres.sh docker
+
+clean:  # removes what was compiled
+	@rm -f lessons/*/lesson common/tools

@@ -1,0 +1,43 @@
+#!/bin/sh
+# Runs a lesson's demo without one of its safeties: break.sh LESSON PATCH
+# Only makes such a broken copy of the guide:       break.sh LESSON PATCH FOLDER
+set -eu
+
+lesson=$(CDPATH='' cd -- "$1" && pwd -P)
+patch=$(CDPATH='' cd -- "$(dirname "$2")" && pwd -P)/$(basename "$2")
+top=$(CDPATH='' cd -- "$lesson/../.." && pwd -P)
+
+make_copy() {
+    mkdir -p "$1/lessons"
+    cp -R "$top/common" "$1/common"
+    cp -R "$lesson" "$1/lessons"
+    rm -f "$1/common/tools" "$1/lessons"/*/lesson
+    copy=$1/lessons/$(basename "$lesson")
+    case $(sed -n 's/^--- a\///p' "$patch") in
+    common/*) root=$1 ;;
+    *) root=$copy ;;
+    esac
+    (cd "$root" && patch -s -p1) <"$patch"
+}
+
+if [ -n "${3:-}" ]; then
+    make_copy "$3"
+    exit
+fi
+
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+trap 'exit 1' INT TERM
+make_copy "$folder"
+sed '/^--- a\//,$d; /^Test: /d; /^Says: /d' "$patch"
+sed -n '/^@@/,$p' "$patch"
+if [ -t 0 ] && [ -t 1 ]; then
+    printf '\nPredict, then press Enter. '
+    read -r _
+fi
+make -s -C "$copy" build
+if (cd "$copy" && sh ../../common/postgres.sh with ./lesson); then
+    printf '\nThe demo did not notice. This test does:\n  %s\n' "$(sed -n 's/^Test: //p' "$patch")"
+else
+    printf '\nThat is what this line prevents. make run plays the sound version.\n'
+fi

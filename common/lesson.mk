@@ -1,0 +1,72 @@
+# What every lesson's Makefile includes.  It sets LESSON (02), PREVIOUS (the folder of the
+# lesson before, or nothing) and TITLE.
+
+COMMON := ../../common
+SCHEMA := lesson_$(LESSON)
+CFLAGS ?= -O2 -g
+WARN   := -Wall -Wextra -Wshadow -Wstrict-prototypes
+BUILD   = $(CC) -std=gnu17 $(WARN) $(CFLAGS) $(SANITIZERS) -DSCHEMA='"$(SCHEMA)"' -I$(COMMON)
+SHARED := $(addprefix $(COMMON)/,memory.c json.c cli.c sql.c db.c)
+PARTS  := $(SHARED) $(SHARED:.c=.h) $(COMMON)/lesson.mk
+LIBS    = $(shell pkg-config --cflags --libs libpq 2>/dev/null || \
+            echo "-I$$(pg_config --includedir) -L$$(pg_config --libdir) -lpq") \
+          $(shell pkg-config --cflags --libs libcjson 2>/dev/null || echo -lcjson) -lm
+WITH   := sh $(COMMON)/postgres.sh with
+
+ifdef SANITIZE
+SANITIZERS := -fsanitize=address,undefined -fno-sanitize-recover=undefined
+endif
+
+.PHONY: help run show watch psql race break diff test build reset env clean tools
+.DEFAULT_GOAL := help
+
+help:  # this list
+	@printf 'Lesson %s: %s\n\n' '$(LESSON)' '$(TITLE)'
+	@awk -F': .*# ' '/^[a-z-]+:.*# / {printf "  make %-16s %s\n", $$1, $$2}' Makefile $(COMMON)/lesson.mk
+
+run: build  # the demo: makes the tables anew from schema.sql, tells its story
+	@$(WITH) ./lesson
+
+show: build  # what is in the tables
+	@$(WITH) ./lesson show
+
+watch: build  # show, again and again, until Ctrl-C
+	@$(WITH) sh -c 'while clear && ./lesson show; do sleep 1; done'
+
+psql: $(COMMON)/tools  # psql in this lesson's schema
+	@$(WITH) $(COMMON)/tools psql $(SCHEMA)
+
+race: $(COMMON)/tools  # R=name: plays race/name.race on two real sessions
+	@[ -f 'race/$(R).race' ] || { echo 'make race R=name, with one of:' $(notdir $(basename $(wildcard race/*.race))) >&2; exit 1; }
+	@$(WITH) $(COMMON)/tools race $(SCHEMA) 'race/$(R).race'
+
+break: tools  # B=name: runs the demo without one safety, see break/name.patch
+	@[ -f 'break/$(B).patch' ] || { echo 'make break B=name, with one of:' $(notdir $(basename $(wildcard break/*.patch))) >&2; exit 1; }
+	@sh $(COMMON)/break.sh . 'break/$(B).patch'
+
+diff:  # what this lesson changed against the one before
+	@sh $(COMMON)/diff.sh '$(PREVIOUS)' .
+
+test:  # this lesson's tests, on a throw-away Postgres
+	@sh $(COMMON)/setup.sh test
+	@sh $(COMMON)/test/suite $(LESSON)
+
+build: tools lesson  # compiles ./lesson
+
+reset: $(COMMON)/tools  # drops the tables and makes them anew from schema.sql
+	@$(WITH) $(COMMON)/tools reset $(SCHEMA)
+
+env:  # prints what the shell needs to start ./lesson itself: eval "$(make env)"
+	@printf "export DATABASE_URL='%s'\n" "$$(sh $(COMMON)/postgres.sh url)"
+
+clean:  # removes what was compiled
+	@rm -f lesson $(COMMON)/tools
+
+tools:
+	@sh $(COMMON)/setup.sh run
+
+lesson: main.c Makefile $(PARTS)
+	@$(BUILD) main.c $(SHARED) -o $@ $(LIBS)
+
+$(COMMON)/tools: $(COMMON)/tools.c $(PARTS) | tools
+	@$(BUILD) $(COMMON)/tools.c $(SHARED) -o $@ $(LIBS)
