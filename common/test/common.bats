@@ -1,0 +1,395 @@
+# What no lesson is about: JSON, SQL files, calls, output, set-up.
+
+load helpers
+
+PARTS='memory.c json.c cli.c sql.c db.c'
+
+# In a folder of its own, where the program finds ../../common, schema.sql and queries.sql.
+build_probe() {
+    cd "$GUIDE/common/test/probe" || return
+    [ -x probe ] || {
+        # shellcheck disable=SC2046,SC2086  # flags are words
+        ${CC:-cc} -g -O1 -std=gnu17 -fsanitize=address,undefined -fno-sanitize-recover=undefined \
+            -DSCHEMA='"lesson_00"' $(pkg-config --cflags libpq libcjson) probe.c \
+            $(for part in $PARTS; do echo ../../$part; done) -o probe \
+            $(pkg-config --libs libpq libcjson) -lm
+        mkdir -p ../../common && cp ../../fresh.sql ../../common/
+    }
+}
+
+# ---- JSON ----
+
+@test "decode and encode take, refuse and write what they should" {
+    cd "$BATS_TMPDIR"
+    ${CC:-cc} -g -O1 -std=gnu17 -fsanitize=address,undefined -fno-sanitize-recover=undefined \
+        "$GUIDE"/common/test/json_test.c "$GUIDE"/common/{json,memory,cli}.c -o json_test -lcjson -lm
+    run ./json_test
+    succeeds
+    prints ' checks, 0 failed'
+}
+
+@test "Postgres takes all that encode writes, and gives it back" {
+    cd "$BATS_TMPDIR"
+    ./json_test accepts >accepted
+    [ "$(wc -l <accepted)" -gt 20 ]
+    while IFS= read -r text; do
+        escaped=$(printf %s "$text" | sed "s/'/''/g")
+        [ "$(sql "select '$escaped'::json")" = "$text" ]
+        [ "$(sql "select '$escaped'::jsonb = ('$escaped'::json)::jsonb")" = t ]
+    done <accepted
+}
+
+@test "the fuzzer finds no text that decode and encode disagree about" {
+    cd "$BATS_TMPDIR"
+    echo 'int LLVMFuzzerTestOneInput(void); int LLVMFuzzerTestOneInput(void) { return 0; }' >try.c
+    clang -fsanitize=fuzzer try.c -o try 2>/dev/null || skip "it needs clang with libFuzzer"
+    clang -g -O1 -std=gnu17 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined \
+        "$GUIDE"/common/test/fuzz_json.c "$GUIDE"/common/{json,memory,cli}.c -o fuzz -lcjson -lm
+    run ./fuzz -max_total_time="${FUZZ_SECONDS:-5}" -max_len=400 -timeout=20
+    succeeds
+    prints 'Done '
+}
+
+# ---- statements and calls ----
+
+@test "statements run by name, and only parameters are parameters" {
+    build_probe
+    run ./probe rightly
+    succeeds
+    prints '2 things, 1 same' "@name ';| @name ; | \$\$ @name |it's @name" "t t 5 7 ait's; @x" \
+        '    id  label  input' '     1  ä      {"b":  1}' 'input is "{"b":  1}", then null' 'changed 2'
+}
+
+@test "a wrong call says where in C and where in queries.sql" {
+    build_probe
+    mistake() { run ./probe wrongly "$1"; shift; fails 1 "$@" "probe.c:"; }
+    mistake 1 'there is no statement NoSuch in queries.sql'
+    mistake 2 'queries.sql:8:10: CountThings: it is :one, and called as :many'
+    mistake 3 'queries.sql:8:10: CountThings: @label is not given'
+    mistake 4 'queries.sql:8:10: CountThings: there is no @lable in it'
+    mistake 5 'queries.sql:8:10: CountThings: @label is given twice'
+    mistake 6 'queries.sql:8:10: CountThings: Postgres takes @label for neither integer nor json: use Text(), or cast it there'
+    mistake 7 'queries.sql:3:10: AddThing: Postgres takes @input for json: use Json()'
+    mistake 8 'queries.sql:8:10: CountThings: it returns no column "m"'
+    mistake 9 'queries.sql:3:10: AddThing: column "label" is not an integer'
+    mistake 10 'queries.sql:8:10: CountThings: column "n" is not json'
+    mistake 11 'queries.sql:24:10: TwoRows: a :one, and it returned 2 rows'
+    mistake 12 'AddThing: new row for relation "thing" violates check constraint "label_is_short"'
+    mistake 13 'AddThing: invalid input syntax for type json'
+    mistake 15 'lost the connection to Postgres at '
+}
+
+@test "memory is forgotten between tasks" {
+    build_probe
+    run ./probe forget
+    succeeds
+    prints kept
+}
+
+# ---- crash points ----
+
+@test "CRASH_AT kills before the n-th statement, after it, or loses its answer" {
+    build_probe
+    run env CRASH_AT=3 ./probe crash
+    fails 137 'added 2' 'CRASH_AT: SIGKILL before AddThing'
+    [ "$(SCHEMA=lesson_00 sql 'select count(*) from thing')" -eq 2 ]
+    run env CRASH_AT=3:after ./probe crash
+    fails 137 'added 2' 'CRASH_AT: SIGKILL after AddThing'
+    [ "$(SCHEMA=lesson_00 sql 'select count(*) from thing')" -eq 3 ]
+    run env CRASH_AT=3:lost ./probe crash
+    fails 1 'added 2' 'the answer of AddThing is lost' 'lost the connection to Postgres'
+    [ "$(SCHEMA=lesson_00 sql 'select count(*) from thing')" -eq 3 ]
+    run env CRASH_AT=6 ./probe crash
+    succeeds
+}
+
+@test "CRASH_AT is for one kind of process only, and a wrong one is refused" {
+    build_probe
+    run env CRASH_AT=lookout:3 ./probe crash
+    succeeds
+    run env CRASH_AT=lookout:3 ./probe crash --who lookout
+    fails 137 'added 2'
+    run env CRASH_AT=3 ./probe crash --who lookout
+    succeeds
+    for wrong in x 0 -1 3:never lookout: 3x lookout3; do
+        run env CRASH_AT=$wrong ./probe crash
+        fails 2 "CRASH_AT is [WHO:]N, [WHO:]N:after or [WHO:]N:lost, not \"$wrong\""
+    done
+}
+
+# ---- the command line ----
+
+@test "a wrong command line is one line and exit 2" {
+    build_probe
+    wrong() { local says=$1; shift; run ./probe "$@"; one_line; fails 2 "$says"; }
+    wrong 'there is no command "nope"' nope
+    wrong 'options needs more. Usage: options NAME [JSON]' options
+    wrong 'options: what is "c"?' options a b c
+    wrong 'options does not know --prio' options a --prio 1
+    wrong 'options does not know --' options a --
+    wrong '--queue needs a value' options a --queue
+    wrong '--queue is there twice' options a --queue x --queue y
+    wrong '--priority takes a whole number from -5 to 5, not "six"' options a --priority six
+    wrong 'not "6"' options a --priority 6
+    wrong 'not "99999999999999999999"' options a --priority 99999999999999999999
+    run env PROBE_MS=-1 ./probe options a
+    fails 2 'PROBE_MS takes a whole number'
+    run ./probe options a b --queue q --priority -5
+    succeeds
+    prints 'a b q -5' 40
+}
+
+# ---- mistakes in the SQL files ----
+
+# Edits a copy of the lesson and runs its demo, which must fail.
+edited() { # edited FILE SED-SCRIPT
+    lesson_copy
+    sed "$2" "$1" >edited && mv edited "$1"
+    run ./lesson
+    [ "$status" -eq 1 ]
+}
+
+# What stands above the caret.
+caret_at() {
+    local LC_ALL=C.UTF-8 above below
+    below=$(printf '%s\n' "$output" | grep -E '^[[:space:]]*\^$')
+    above=$(printf '%s\n' "$output" | grep -E -B 1 '^[[:space:]]*\^$' | head -n 1)
+    [ "${above:${#below}-1:${#1}}" = "$1" ] || { echo "$output"; echo "the caret is not at $1"; return 1; }
+}
+
+@test "a typo in queries.sql: file, line, column, a caret and Postgres's hint" {
+    edited queries.sql 's/set status = .completed., worker/set state = 1, worker/'
+    prints 'FinishTask: column "state" of relation "task" does not exist'
+    caret_at state
+    edited queries.sql 's/^select id$/select idd/'
+    prints 'queries.sql:22:8: TakeTask: column "idd" does not exist' 'hint: Perhaps you meant to reference the column "task.id".'
+    caret_at idd
+}
+
+@test "the caret is right behind an @name and behind an é" {
+    edited queries.sql "s/^where id = @id;/where 'ééé' <> @was::text and id = @id::bigint and nope;/"
+    prints 'FinishTask: column "nope" does not exist'
+    caret_at nope
+    edited queries.sql "s/^where id = @id;/where @longname::text is null or id = @longname and 'é' = 'é' and nope;/"
+    prints 'operator does not exist: bigint = text'
+    caret_at '= @longname'
+}
+
+@test "a typo in schema.sql: file, line, column and a caret, and the old tables stay" {
+    ./lesson >/dev/null
+    edited schema.sql 's/not null default .null./not nul/'
+    prints 'schema.sql:10:' 'syntax error at or near "nul"'
+    caret_at nul
+    [ "$(sql 'select count(*) from task')" -eq 3 ]
+    edited schema.sql "s/'completed'))/'completed')),  -- é/"
+    prints 'syntax error at or near ")"'
+    caret_at ')'
+    edited schema.sql '$a\
+comment on table nothing is null; -- the second statement'
+    prints 'relation "nothing" does not exist'
+}
+
+@test "queries.sql is read as strictly as sqlc reads it" {
+    edited queries.sql 's/^-- name: CountTasks :one/-- name: CountTasks/'
+    prints 'queries.sql:17:1: expected "-- name: SomeName :one" (or :many, or :exec)'
+    edited queries.sql 's/^-- name: CountTasks :one/-- name CountTasks :one/'
+    prints 'queries.sql:17:1: expected'
+    edited queries.sql 's/^-- name: CountTasks :one/-- name: CountTasks :single/'
+    prints 'queries.sql:17:1: expected'
+    edited queries.sql 's/^-- name: CountTasks :one/-- name: Count-Tasks :one/'
+    prints 'queries.sql:17:10: a name is made of letters, digits and _'
+    edited queries.sql 's/CountTasks/AddTask/'
+    prints 'queries.sql:17:10: the name AddTask is taken by queries.sql:12:10'
+    edited queries.sql 's/^select count(\*) as n from task;//'
+    prints 'CountTasks: there is no statement under this name'
+    edited queries.sql 's/:many/:exec/'
+    prints 'ListTasks: it is :exec, and called as :many'
+    edited queries.sql 's/FinishTask :exec/FinishTask :one/'
+    prints 'FinishTask: a :one returns rows, but this statement has none to return'
+    edited queries.sql 's/where id = @id/where id = $2/'
+    prints 'write parameters as @name, not as $1'
+    edited queries.sql '1i\
+select 1;'
+    prints 'queries.sql:1:1: expected "-- name: SomeName :one" before the first statement'
+    edited queries.sql 's/^rollback;/rollback; begin;/'
+    prints 'Rollback: cannot insert multiple commands into a prepared statement'
+    edited queries.sql "s/^rollback;/rollback 'x;/"
+    prints 'queries.sql:10:10: Rollback: unterminated quoted string'
+    edited queries.sql 's/, input;/, input as inputt;/'
+    prints 'AddTask: it returns no column "input"' 'main.c:'
+}
+
+@test "no queries.sql, no schema.sql, no tables" {
+    lesson_copy
+    mv queries.sql q
+    run ./lesson
+    one_line
+    fails 1 'queries.sql: No such file or directory'
+    mv q queries.sql
+    mv schema.sql s
+    run ./lesson
+    one_line
+    fails 1 'schema.sql: No such file or directory'
+    sql "drop schema if exists $SCHEMA cascade"
+    run ./lesson show
+    fails 1 'relation "task" does not exist' 'make reset makes the tables of schema.sql'
+}
+
+# ---- connecting ----
+
+@test "a wrong URL, password or database is one line without the password, exit 1" {
+    for url in postgres://nobody:s3cret@localhost:1/x 'postgres:///?host=/nowhere&password=s3cret' \
+        postgres://nobody:s3cret@no.such.host.invalid/x 'postgres://a:s3cret%zz@localhost/x' \
+        'postgres://a:s3cret@x@localhost/x' 'host=/nowhere password=s3cret' 'password=s3cret host' \
+        "${DATABASE_URL%user=*}user=nobody&password=s3cret" "${DATABASE_URL/\/postgres?/\/nodb?}&password=s3cret" \
+        s3cret; do
+        run env DATABASE_URL="$url" ./lesson
+        one_line
+        fails 1 'demo: '
+        prints_not s3cret
+        prints_not 'x@localhost'
+    done
+    run env DATABASE_URL= ./lesson
+    one_line
+    fails 1 'DATABASE_URL is not set'
+}
+
+@test "a role that may only create schemas in that database is enough" {
+    sql "drop schema if exists $SCHEMA cascade"
+    sql "drop database if exists only_create" || :
+    sql "drop role if exists modest" || :
+    sql "create role modest login"
+    sql "create database only_create"
+    sql "revoke all on database only_create from public; grant connect, create on database only_create to modest"
+    modest=$(printf %s "$DATABASE_URL" | sed 's,/postgres?,/only_create?,; s/user=postgres/user=modest/')
+    # The private cluster lets only its owner in, as postgres: open the door for this test.
+    data=$(sql 'show data_directory')
+    echo "local only_create modest trust" | cat - "$data/pg_hba.conf" >"$BATS_TMPDIR/hba"
+    cat "$BATS_TMPDIR/hba" >"$data/pg_hba.conf"
+    sql 'select pg_reload_conf()'
+    until psql -XAtq "$modest" -c 'select 1' 2>/dev/null; do sleep 0.1; done
+    run env DATABASE_URL="$modest" ./lesson
+    succeeds
+    run env DATABASE_URL="$modest" ./lesson
+    succeeds
+    run env DATABASE_URL="$modest" "$GUIDE/common/tools" race "$SCHEMA" race/for-update.race
+    succeeds
+}
+
+@test "a schema of that name that is not ours is left alone" {
+    sql "drop schema if exists $SCHEMA cascade; create schema $SCHEMA; create table $SCHEMA.mine ()"
+    run ./lesson
+    fails 1 "there is a schema $SCHEMA that is not ours" 'rename it or drop it'
+    [ "$(sql "select to_regclass('$SCHEMA.mine')")" = mine ]
+    sql "drop schema $SCHEMA cascade"
+}
+
+@test "a second demo of the same lesson says that one is running" {
+    # Held as the first demo holds it: by a connection that lives.
+    hold "select pg_advisory_lock(hashtext('$SCHEMA'))"
+    run ./lesson
+    fails 1 "$SCHEMA is in use: this lesson runs already" 'wait for the other make run'
+    let_go
+    run ./lesson
+    succeeds
+}
+
+@test "an open transaction on the tables does not hang the demo for ever" {
+    ./lesson >/dev/null
+    hold "select count(*) from task"
+    run ./lesson
+    fails 1 "somebody is using the tables of $SCHEMA" 'stop its workers'
+    let_go
+}
+
+# ---- output ----
+
+@test "output into a pipe has no colours, and returns" {
+    run sh -c './lesson | cat'
+    succeeds
+    prints_not "$(printf '\033')"
+}
+
+@test "colours on a terminal, and none with NO_COLOR" {
+    command -v script >/dev/null || skip "it needs script(1)"
+    script --version 2>/dev/null | grep -q util-linux || skip "it needs the script(1) of util-linux"
+    run script -qec './lesson show; ./lesson' /dev/null </dev/null
+    prints "$(printf '\033[')"
+    run env NO_COLOR=1 script -qec ./lesson /dev/null </dev/null
+    prints_not "$(printf '\033[')"
+}
+
+# ---- races ----
+
+@test "a race that goes otherwise than its file says is an error that says where" {
+    lesson_copy
+    sed 's/| -- waits/| -- 1/' race/for-update.race >race/wrong.race
+    run tools race "$SCHEMA" race/wrong.race
+    fails 1 '-- waits   <== NOT "1"' 'it went otherwise than race/wrong.race says'
+    sed '/^commit/d' race/for-update.race >race/wrong.race
+    run tools race "$SCHEMA" race/wrong.race
+    fails 1 'cannot go on, it still waits for the other side'
+    sed 's/^execute taketask; /execute taketask  /' race/for-update.race >race/wrong.race
+    run tools race "$SCHEMA" race/wrong.race
+    fails 1 "left has a statement without its ';' before \"-- 1\""
+    grep -v -e '-- ' race/for-update.race >race/wrong.race
+    run tools race "$SCHEMA" race/wrong.race
+    fails 1 'expects nothing: say what must happen'
+    sed 's/| -- waits/| -- w*ts/; s/^-- 1/-- */' race/for-update.race >race/wild.race
+    run tools race "$SCHEMA" race/wild.race
+    succeeds
+    sed 's/^insert/insertt/' race/for-update.race >race/wrong.race
+    run tools race "$SCHEMA" race/wrong.race
+    fails 1 'set-up: ERROR:  syntax error at or near "insertt"'
+}
+
+# ---- make and the set-up ----
+
+@test "make alone is make help, at the top and in a lesson" {
+    run make -s
+    succeeds
+    prints 'make run' 'make break' 'make race' 'make psql'
+    cd "$GUIDE"
+    run make -s
+    succeeds
+    prints 'make run' 'make test' 'make doctor' 'make db-stop'
+    # What exists at both levels is described in the same words, but for the top's LESSON.
+    for target in clean; do
+        diff <(sed -n "s/^$target:.*# //p" Makefile) <(sed -n "s/^$target:.*# //p" common/lesson.mk)
+    done
+}
+
+@test "make race, make break and make run say what is wrong" {
+    run make -s race R=nothing
+    fails 2 'make race R=name, with one of: '
+    run make -s break
+    fails 2 'make break B=name, with one of: '
+    cd "$GUIDE"
+    run make -s run LESSON=99
+    fails 2 'There is no lesson 99'
+}
+
+@test "with everything in place the look at the tools prints nothing" {
+    run sh "$GUIDE/common/setup.sh" run
+    succeeds
+    [ -z "$output" ]
+    run sh "$GUIDE/common/setup.sh" test
+    succeeds
+    [ -z "$output" ]
+}
+
+@test "make doctor prints a table and which Postgres would be used" {
+    cd "$GUIDE"
+    run make -s doctor
+    succeeds
+    prints cc libpq cjson bats DATABASE_URL
+}
+
+@test "the private Postgres is private, durable, and keeps its data" {
+    data=$(sql 'show data_directory')
+    [ "$(sql 'show listen_addresses')" = "" ]
+    [ "$(sql 'show fsync'),$(sql 'show synchronous_commit'),$(sql 'show full_page_writes')" = on,on,on ]
+    [ -n "$(find "$data" -prune -perm 0700)" ]
+    [ -n "$(find "$(sql 'show unix_socket_directories')" -prune -perm 0700)" ]
+    [ -z "$(find "$data/.." -name '.s.PGSQL*' -perm -001)" ]
+}

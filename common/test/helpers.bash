@@ -1,0 +1,91 @@
+# What the tests share.  Each starts in its lesson's folder, with DATABASE_URL set to the
+# suite's own Postgres.
+
+LESSON=${LESSON:-$(basename "$BATS_TEST_DIRNAME")}
+[ -d "$GUIDE/lessons/$LESSON" ] || LESSON=01-prerequisites
+SCHEMA=lesson_${LESSON%%-*}
+
+setup() {
+    cd "$GUIDE/lessons/$LESSON" || return
+}
+
+# After `run`: what went wrong is shown, because bats shows only what a test prints.
+succeeds() {
+    [ "$status" -eq 0 ] || { echo "$output"; echo "exit $status, should be 0"; return 1; }
+}
+
+fails() { # fails STATUS TEXT...
+    [ "$status" -eq "$1" ] || { echo "$output"; echo "exit $status, should be $1"; return 1; }
+    shift
+    prints "$@"
+}
+
+prints() {
+    local text
+    for text; do
+        case $output in *"$text"*) ;; *) echo "$output"; echo "no such line: $text"; return 1 ;; esac
+    done
+}
+
+prints_not() {
+    case $output in *"$1"*) echo "$output"; echo "there is: $1"; return 1 ;; esac
+}
+
+one_line() {
+    [ "$(printf '%s\n' "$output" | wc -l)" -eq 1 ] || { echo "$output"; echo 'should be one line'; return 1; }
+}
+
+tools() { "$GUIDE/common/tools" "$@"; }
+
+sql() { # sql STATEMENT: its answer, unaligned, in the lesson's schema
+    PGOPTIONS="-c search_path=$SCHEMA" psql -XAtq -v ON_ERROR_STOP=1 "$DATABASE_URL" -c "$1"
+}
+
+# Runs a statement in a session that then does nothing, its transaction open, until let_go.
+hold() { # hold STATEMENT
+    PGAPPNAME=holder PGOPTIONS="-c search_path=$SCHEMA" psql -XAtq "$DATABASE_URL" \
+        -c "$1; select pg_sleep(600)" >/dev/null 2>&1 3>&- &
+    until [ "$(sql "select count(*) from pg_stat_activity where application_name = 'holder' and wait_event = 'PgSleep'")" = 1 ]; do
+        sleep 0.05
+    done
+}
+
+let_go() {
+    sql "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'holder'" >/dev/null
+    wait
+}
+
+# A folder that looks like the lesson's, to break things in.
+lesson_copy() {
+    COPY=$(mktemp -d "$BATS_TMPDIR/copy.XXXXXX")
+    cp -R "$GUIDE/common" "$COPY/common"
+    mkdir "$COPY/lessons"
+    cp -R "$GUIDE/lessons/$LESSON" "$COPY/lessons/"
+    cd "$COPY/lessons/$LESSON" || return
+}
+
+# Applies a patch to a copy.  It must build, its demo must start, and the test that the
+# patch names must fail with the words that the patch predicts.
+turns_red() {
+    local patch=$PWD/$1 copy test says
+    copy=$(mktemp -d "$BATS_TMPDIR/broken.XXXXXX")
+    test=$(sed -n 's/^Test: //p' "$patch")
+    says=$(sed -n 's/^Says: //p' "$patch")
+    [ -n "$test" ] && [ -n "$says" ] || { echo "$1 has no Test: or no Says:"; return 1; }
+    grep -qxF "@test \"$test\" {" test.bats || { echo "test.bats has no test \"$test\""; return 1; }
+    sh "$GUIDE/common/break.sh" . "$patch" "$copy" || return
+    cd "$copy/lessons/$LESSON" || return
+    make -s build || return
+    ./lesson >demo.out 2>&1 3>&- || :
+    [ -s demo.out ] || { echo "the demo did not start"; return 1; }
+    GUIDE=$copy run bats --tap --filter "^$test\$" test.bats
+    [ "$status" -ne 0 ] || { echo "$output"; echo "the test is green without the safety"; return 1; }
+    prints 'not ok 1' "$says"
+}
+
+# Statements are asked for by names in quotes: one(db, "ClaimTask", ...).
+names_agree() {
+    sed -n 's/^-- name: \([A-Za-z0-9_]*\) .*/\1/p' queries.sql | sort >"$BATS_TMPDIR/there"
+    grep -o '"[A-Z][a-z]*[A-Za-z]*"' main.c | tr -d '"' | sort -u >"$BATS_TMPDIR/used"
+    diff "$BATS_TMPDIR/there" "$BATS_TMPDIR/used"
+}
