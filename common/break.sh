@@ -17,7 +17,10 @@ make_copy() {
     common/*) root=$1 ;;
     *) root=$copy ;;
     esac
-    (cd "$root" && patch -s -p1) <"$patch"
+    (cd "$root" && patch -s -p1) <"$patch" || {
+        echo "The patch does not fit. Did you change that place? git checkout brings it back." >&2
+        exit 1
+    }
 }
 
 if [ -n "${3:-}" ]; then
@@ -30,13 +33,13 @@ trap 'rm -rf "$folder"' EXIT
 trap 'exit 1' INT TERM
 make_copy "$folder"
 sed '/^--- a\//,$d; /^Test: /d; /^Says: /d' "$patch"
-sed -n '/^@@/,$p' "$patch"
+sed -n '/^--- a\//,$p' "$patch"
 if [ -t 0 ] && [ -t 1 ]; then
     printf '\nPredict, then press Enter. '
     read -r _
 fi
 make -s -C "$copy" build
-if (cd "$copy" && sh ../../common/postgres.sh with ./lesson); then
+if (cd "$copy" && sh "$top/common/postgres.sh" with ./lesson); then
     printf '\nThe demo did not notice. This test does:\n  %s\n' "$(sed -n 's/^Test: //p' "$patch")"
 else
     printf '\nThat is what this line prevents. make run plays the sound version.\n'

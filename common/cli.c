@@ -16,6 +16,7 @@
 
 static struct timespec start;
 static char speaker[32] = "demo";
+static unsigned colour;  // 0: none, as for the program itself
 static bool colours;
 
 double elapsed_ms(void)
@@ -32,6 +33,9 @@ void speak_as(const char *how, ...)
     va_start(list, how);
     vsnprintf(speaker, sizeof speaker, how, list);
     va_end(list);
+    colour = 0;
+    for (const char *c = speaker; *c; c++) colour = colour * 31 + (unsigned char)*c;
+    colour = 31 + colour % 6;
 }
 
 /* One write a line, so that lines of several processes do not mix. */
@@ -41,11 +45,9 @@ void say(const char *how, ...)
     va_start(list, how);
     char *text = vformat(how, list);
     va_end(list);
-    unsigned sum = 0;
-    for (const char *c = speaker; *c; c++) sum = sum * 31 + (unsigned char)*c;
-    if (colours)
-        printf("%9.1f ms  \033[%um%-12s\033[0m %s\n", elapsed_ms(), 31 + sum % 6,
-               speaker, text);
+    if (colours && colour)
+        printf("%9.1f ms  \033[%um%-12s\033[0m %s\n", elapsed_ms(), colour, speaker,
+               text);
     else printf("%9.1f ms  %-12s %s\n", elapsed_ms(), speaker, text);
 }
 
@@ -199,7 +201,7 @@ int run_command(const Command *commands, int count, int argc, char **argv)
         if (name ? !command->name || strcmp(command->name, name)
                  : command->name != NULL)
             continue;
-        speak_as("%s", name ? name : "demo");
+        snprintf(speaker, sizeof speaker, "%s", name ? name : "demo");
         parse_arguments(command, argc, argv);
         command->run();
         return 0;

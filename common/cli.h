@@ -11,7 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* "   12.345  slot 2        took task 7": milliseconds since the program started, who, what. */
+/* "     12.3 ms  slot 2       took task 7": milliseconds since the program started, who, what. */
 void say(const char *how, ...) __attribute__((format(printf, 1, 2)));
 void speak_as(const char *how, ...) __attribute__((format(printf, 1, 2)));
 void headline(const char *text);

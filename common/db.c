@@ -472,7 +472,10 @@ static void print_line(const Prepared *p, const char *const *value, const int *w
 
 void print_rows(const Row *rows)
 {
-    if (!rows) return;
+    if (!rows) {
+        printf("    (no rows)\n");
+        return;
+    }
     const Prepared *p = rows->from;
     int *width = take(sizeof *width * (size_t)p->columns);
     for (int i = 0; i < p->columns; i++) {

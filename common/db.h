@@ -7,8 +7,8 @@
 
    The statements are those of queries.sql in the folder where the program was started.  All
    are prepared and described when the first connection opens, so a mistake in one shows at
-   once.  Arguments are bound by name and rows are read by column name; a name that does not
-   fit, or a type, dies with the place in the C file and the place in queries.sql.
+   once.  Arguments are bound by name and rows are read by column name.  Where a name or a
+   type does not fit, the program dies and says the place in C and the place in queries.sql.
 
    A Row is a copy in the arena (memory.h): no result of libpq outlives a call.  If the
    connection is lost the process dies.  That is no lack of manners: everything in this guide

@@ -17,15 +17,16 @@ ifdef SANITIZE
 SANITIZERS := -fsanitize=address,undefined -fno-sanitize-recover=undefined
 endif
 
-.PHONY: help run show watch psql race break diff test build reset env clean tools
+.PHONY: help run show watch psql race break diff test build reset env clean tools \
+	doctor db-start db-stop db-status db-destroy db-docker
 .DEFAULT_GOAL := help
 
 help:  # this list
 	@printf 'Lesson %s: %s\n\n' '$(LESSON)' '$(TITLE)'
-	@awk -F': .*# ' '/^[a-z-]+:.*# / {printf "  make %-16s %s\n", $$1, $$2}' Makefile $(COMMON)/lesson.mk
+	@awk -F': .*# ' '/^[a-z -]+:.*# / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: build  # the demo: makes the tables anew from schema.sql, tells its story
-	@$(WITH) ./lesson
+	@$(WITH) ./lesson $(DEMO)
 
 show: build  # what is in the tables
 	@$(WITH) ./lesson show
@@ -56,6 +57,9 @@ build: tools lesson  # compiles ./lesson
 reset: $(COMMON)/tools  # drops the tables and makes them anew from schema.sql
 	@$(WITH) $(COMMON)/tools reset $(SCHEMA)
 
+doctor db-start db-stop db-status db-destroy db-docker:  # as at the top of the guide
+	@$(MAKE) -s -C ../.. $@
+
 env:  # prints what the shell needs to start ./lesson itself: eval "$(make env)"
 	@printf "export DATABASE_URL='%s'\n" "$$(sh $(COMMON)/postgres.sh url)"
 
@@ -70,3 +74,8 @@ lesson: main.c Makefile $(PARTS)
 
 $(COMMON)/tools: $(COMMON)/tools.c $(PARTS) | tools
 	@$(BUILD) $(COMMON)/tools.c $(SHARED) -o $@ $(LIBS)
+
+# From lesson 02 on there is a queue.
+ifneq ($(wildcard check.sql),)
+include $(COMMON)/queue.mk
+endif

@@ -322,6 +322,10 @@ shown_url() {
 }
 
 find_state
+private_url="postgresql:///postgres?host=$socket&port=5432&user=postgres"
+case ${DATABASE_URL:-} in
+"$private_url" | "$docker_url") unset DATABASE_URL ;;     # from make env: not yours, but ours
+esac
 if [ -n "${DATABASE_URL:-}" ]; then which=yours
 elif [ -e "$state/docker" ]; then which=docker
 else which=private
@@ -340,7 +344,7 @@ find_url() {
         DATABASE_URL=$docker_url ;;
     private)
         start_private
-        DATABASE_URL="postgresql:///postgres?host=$socket&port=5432&user=postgres" ;;
+        DATABASE_URL=$private_url ;;
     esac
 }
 
@@ -354,9 +358,10 @@ with:*)
     shift
     exec "$@" ;;
 
-start:yours | stop:yours | status:yours | destroy:yours)
-    echo "DATABASE_URL is set: $(shown_url)"
-    echo "That Postgres is yours; this guide neither starts nor stops it." ;;
+status:yours) echo "DATABASE_URL is set: $(shown_url)" ;;
+start:yours | stop:yours | destroy:yours)
+    die "DATABASE_URL is set: $(shown_url)" \
+        "That Postgres is yours; this guide neither starts nor stops it. Or: unset DATABASE_URL" ;;
 start:docker) start_docker; echo "Postgres runs in docker: $docker_url" ;;
 start:private) start_private; echo "The private Postgres runs (process $pid)." ;;
 stop:docker) need_docker; compose stop; echo "Stopped. make run starts it again." ;;

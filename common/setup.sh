@@ -32,11 +32,11 @@ patch        | make break                    | patch             | patch        
 diff         | make diff                     | diffutils         | diffutils          | diffutils       | diffutils           | diffutils         | diffutils
 bats         | runs the tests (from 1.2)     | bats              | bats               | bats            | bats                | bats              | bats-core
 sanitizers   | ASan and UBSan, for the tests | -                 | libasan libubsan   | -               | -                   | -                 | -
-clang        | the second compiler           | clang             | clang              | clang           | clang               | clang             | llvm
-runtime      | clang's ASan and libFuzzer    | libclang-rt-dev   | compiler-rt        | compiler-rt     | compiler-rt         | -                 | llvm
-clang-format | checks the layout of the C    | clang-format      | clang-tools-extra  | clang           | clang-extra-tools   | clang-tools       | clang-format
-shellcheck   | checks the scripts            | shellcheck        | ShellCheck         | shellcheck      | shellcheck          | ShellCheck        | shellcheck
-codespell    | checks the spelling           | codespell         | codespell          | codespell       | py3-codespell       | codespell         | codespell
+clang        | make lint: a second compiler  | clang             | clang              | clang           | clang               | clang             | llvm
+runtime      | make lint, test: libFuzzer    | libclang-rt-dev   | compiler-rt        | compiler-rt     | compiler-rt         | -                 | llvm
+clang-format | make lint: layout of the C    | clang-format      | clang-tools-extra  | clang           | clang-extra-tools   | clang-tools       | clang-format
+shellcheck   | make lint: scripts            | shellcheck        | ShellCheck         | shellcheck      | shellcheck          | ShellCheck        | shellcheck
+codespell    | make lint: spelling           | codespell         | codespell          | codespell       | py3-codespell       | codespell         | codespell
 EOF
 }
 
@@ -228,15 +228,16 @@ install_with_apt() {
 doctor() {
     needs="$test_needs clang runtime clang-format shellcheck codespell"
     look
+    printf '%-12s  %-8s  %-28s  %s\n' what version 'what for' 'where it is, or is to be had'
     for need in $needs; do
         version=$(version "$need")
         where=$(place "$need")
         case " $missing " in *" $need "*)
             if too_old "$need"; then version="$version old"; else version=missing; fi
             where=$(packages_for "$need")
-            where="$(cell "$need" 2)${where:+ ($where)}" ;;
+            where=${where:+package $where} ;;
         esac
-        printf '%-12s  %-8s  %s\n' "$need" "${version:--}" "${where:--}"
+        printf '%-12s  %-8s  %-28s  %s\n' "$need" "${version:--}" "$(cell "$need" 2)" "${where:--}"
     done
     [ -z "$packages" ] || printf '\nTo install what is missing:\n  %s\n' "$install$packages"
     printf '\nPostgres:\n'

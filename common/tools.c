@@ -2,6 +2,8 @@
 
    reset SCHEMA       makes the schema anew from schema.sql
    psql SCHEMA        psql in that schema
+   check SCHEMA       runs check.sql: each query there returns the rows that break a rule, and
+                      the comment above it says which
    race SCHEMA FILE   plays a race/NAME.race on two real sessions, and holds it to what it says:
 
        # The head says what it shows.
@@ -211,7 +213,11 @@ static void play_race(void)
     if (mistakes) die("it went otherwise than %s says, %d times", word(1), mistakes);
 }
 
-static void reset(void) { close_db(fresh_db(word(0))); }
+static void reset(void)
+{
+    close_db(fresh_db(word(0)));
+    printf("%s is made anew, from schema.sql\n", word(0));
+}
 
 /* The connection goes by environment: arguments can be read in the list of processes. */
 static void start_psql(void)
@@ -228,12 +234,49 @@ static void start_psql(void)
     die("there is no psql: make doctor says how to get it");
 }
 
+/* The comment that ends where the statement begins. */
+static void print_rule(const Statement *s)
+{
+    const char *text = s->file->text, *line = text + s->start;
+    while (line > text) {
+        const char *above = line - 1;
+        while (above > text && above[-1] != '\n') above--;
+        if (strncmp(above, "-- ", 3)) break;
+        line = above;
+    }
+    for (; line < text + s->start; line += strcspn(line, "\n") + 1)
+        printf("broken: %s\n", first_line(line + 3));
+}
+
+static void check_rules(void)
+{
+    int rules = 0, broken = 0;
+    Db *db = connect_db(word(0));
+    for (Statement *s = plain_statements(read_sql_file("check.sql")); s;
+         s = s->next, rules++) {
+        PGresult *result = PQexec(connection(db), s->sql);
+        if (PQresultStatus(result) != PGRES_TUPLES_OK)
+            die("%s: %s", sql_place(s->file, s->start),
+                first_line(PQresultErrorMessage(result)));
+        if (PQntuples(result)) {
+            print_rule(s);
+            printf("    %s\n", describe(result));
+            broken++;
+        }
+        PQclear(result);
+    }
+    close_db(db);
+    if (broken) die("%d of %d rules do not hold", broken, rules);
+    printf("healthy: %d rules hold\n", rules);
+}
+
 int main(int argc, char **argv)
 {
     static const Command commands[] = {
         {"reset", "SCHEMA", reset, "make reset"},
         {"psql", "SCHEMA", start_psql, "make psql"},
+        {"check", "SCHEMA", check_rules, "make check"},
         {"race", "SCHEMA FILE", play_race, "make race R=name"},
     };
-    return run_command(commands, 3, argc, argv);
+    return run_command(commands, 4, argc, argv);
 }

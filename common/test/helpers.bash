@@ -9,6 +9,13 @@ setup() {
     cd "$GUIDE/lessons/$LESSON" || return
 }
 
+# Every test of a lesson with a queue ends with its invariants.
+teardown() {
+    [ -z "${STARTED:-}" ] || stop
+    [ -z "${HOLDER:-}" ] || let_go
+    [ ! -e check.sql ] || tools check "$SCHEMA"
+}
+
 # After `run`: what went wrong is shown, because bats shows only what a test prints.
 succeeds() {
     [ "$status" -eq 0 ] || { echo "$output"; echo "exit $status, should be 0"; return 1; }
@@ -37,6 +44,8 @@ one_line() {
 
 tools() { "$GUIDE/common/tools" "$@"; }
 
+fresh() { tools reset "$SCHEMA" >/dev/null; }
+
 sql() { # sql STATEMENT: its answer, unaligned, in the lesson's schema
     PGOPTIONS="-c search_path=$SCHEMA" psql -XAtq -v ON_ERROR_STOP=1 "$DATABASE_URL" -c "$1"
 }
@@ -45,6 +54,7 @@ sql() { # sql STATEMENT: its answer, unaligned, in the lesson's schema
 hold() { # hold STATEMENT
     PGAPPNAME=holder PGOPTIONS="-c search_path=$SCHEMA" psql -XAtq "$DATABASE_URL" \
         -c "$1; select pg_sleep(600)" >/dev/null 2>&1 3>&- &
+    HOLDER=$!
     until [ "$(sql "select count(*) from pg_stat_activity where application_name = 'holder' and wait_event = 'PgSleep'")" = 1 ]; do
         sleep 0.05
     done
@@ -52,7 +62,37 @@ hold() { # hold STATEMENT
 
 let_go() {
     sql "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'holder'" >/dev/null
-    wait
+    wait "$HOLDER" || :
+    HOLDER=
+}
+
+# Starts a program in the background; its output goes to a file, its process id to STARTED.
+start() {
+    "$@" >"$BATS_TMPDIR/said" 2>&1 3>&- &
+    STARTED=$!
+}
+
+stop() {
+    kill "$STARTED" 2>/dev/null || :
+    wait "$STARTED" 2>/dev/null || :
+    STARTED=
+}
+
+# Waits for what must come.  The limit is there against hanging only.
+wait_until() { # wait_until STATEMENT, which answers t in the end
+    local tries=0
+    until [ "$(sql "$1")" = t ]; do
+        [ $((tries += 1)) -lt 1200 ] || { echo "this did not become true: $1"; return 1; }
+        sleep 0.05
+    done
+}
+
+wait_until_said() {
+    local tries=0
+    until grep -qF "$1" "$BATS_TMPDIR/said"; do
+        [ $((tries += 1)) -lt 1200 ] || { cat "$BATS_TMPDIR/said"; echo "nobody said: $1"; return 1; }
+        sleep 0.05
+    done
 }
 
 # A folder that looks like the lesson's, to break things in.
@@ -76,9 +116,13 @@ turns_red() {
     sh "$GUIDE/common/break.sh" . "$patch" "$copy" || return
     cd "$copy/lessons/$LESSON" || return
     make -s build || return
+    if grep -q '^--- a/common/' "$patch"; then make -s ../../common/tools || return
+    else cp "$GUIDE/common/tools" "$copy/common/tools"
+    fi
     ./lesson >demo.out 2>&1 3>&- || :
     [ -s demo.out ] || { echo "the demo did not start"; return 1; }
     GUIDE=$copy run bats --tap --filter "^$test\$" test.bats
+    cd "$BATS_TMPDIR" || return
     [ "$status" -ne 0 ] || { echo "$output"; echo "the test is green without the safety"; return 1; }
     prints 'not ok 1' "$says"
 }
@@ -86,6 +130,6 @@ turns_red() {
 # Statements are asked for by names in quotes: one(db, "ClaimTask", ...).
 names_agree() {
     sed -n 's/^-- name: \([A-Za-z0-9_]*\) .*/\1/p' queries.sql | sort >"$BATS_TMPDIR/there"
-    grep -o '"[A-Z][a-z]*[A-Za-z]*"' main.c | tr -d '"' | sort -u >"$BATS_TMPDIR/used"
+    grep -o '"[A-Z][a-z][A-Za-z]*"' main.c | tr -d '"' | sort -u >"$BATS_TMPDIR/used"
     diff "$BATS_TMPDIR/there" "$BATS_TMPDIR/used"
 }

@@ -12,6 +12,7 @@
 
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -42,6 +43,8 @@ static void start(Process *p, void (*work)(const char *), const char *argument)
 {
     int ends[2];
     if (socketpair(AF_UNIX, SOCK_STREAM, 0, ends) < 0) die("socketpair failed");
+    fflush(
+        stdout);  // a fork copies what is not written yet, and then it is written twice
     p->pid = fork();
     if (p->pid < 0) die("fork failed");
     if (p->pid == 0) {
@@ -92,6 +95,7 @@ static void wait_for_end(Process *p)
     close(p->wire);
     p->wire = 0;
     if (waitpid(p->pid, NULL, 0) < 0) die("waitpid failed");
+    p->pid = 0;
 }
 
 /* Until the process has reported (false), or Postgres says that it waits for a lock (true). */
@@ -127,10 +131,10 @@ static void take_and_finish(const char *statement)
     int64_t id = take_task(statement);
     report(id);
     if (!await_order()) die("the demo is gone");
-    work_for(200);
+    work_for(strcmp(my_name, "left") ? 100 : 300);
     exec(db, "FinishTask", Int("id", id), Text("worker", my_name));
+    say("finished task %lld, commits", (long long)id);
     exec(db, "Commit");
-    say("finished task %lld and committed", (long long)id);
 }
 
 /* Takes a task and leaves a helper behind, as a program does that starts another one.  The
@@ -151,7 +155,10 @@ static void take_and_fork(const char *helper_leaves_db)
 
 static void expect(bool came_true, const char *claim)
 {
-    if (!came_true) die("this did not come true: %s", claim);
+    if (came_true) return;
+    if (left.pid) kill(left.pid, SIGKILL);
+    if (right.pid) kill(right.pid, SIGKILL);
+    die("this did not come true: %s", claim);
 }
 
 static void three_tasks(void)
@@ -165,7 +172,7 @@ static void three_tasks(void)
 /* The one call of this guide that is spelled out.  one(), many() and exec() do the same. */
 static void plain_libpq(void)
 {
-    const char *values[] = {"2", "40"};
+    const char *values[] = {"2", "40"};  // as text; Postgres infers their types
     PGresult *result = PQexecParams(connection(db), "select $1::int + $2::int as sum",
                                     2, NULL, values, NULL, NULL, 0);
     if (PQresultStatus(result) != PGRES_TUPLES_OK)
@@ -218,9 +225,9 @@ static void show_for_update(void)
     expect(has_to_wait(right), "with for update, right has to wait for left");
     say("right waits for left, says Postgres");
     order(left);
-    int64_t second = hear(right);
     order(right);
     wait_for_end(&left);
+    int64_t second = hear(right);
     wait_for_end(&right);
     print_rows(many(db, "ListTasks"));
     expect(first == 1 && second == 2, "left got task 1, and right task 2");
@@ -234,9 +241,9 @@ static void show_skip_locked(void)
     start(&right, take_and_finish, "TakeTaskSkipLocked");
     expect(!has_to_wait(right), "with skip locked, right does not wait for left");
     int64_t second = hear(right);
+    order(left);
     order(right);
     wait_for_end(&right);
-    order(left);
     wait_for_end(&left);
     print_rows(many(db, "ListTasks"));
     expect(first == 1 && second == 2, "left got task 1, and right task 2");
@@ -245,12 +252,13 @@ static void show_skip_locked(void)
 /* Left dies with a task in its hands, and a helper of left lives on. */
 static void show_kill(bool helper_leaves_db)
 {
-    enum { LONG_ENOUGH_TO_SEE = 300, FOR_EVER = 10000 };
+    enum { LONG_ENOUGH_TO_SEE = 300, FOR_EVER = 5000 };
     three_tasks();
     start(&left, take_and_fork, helper_leaves_db ? "yes" : "");
     hear(left);
     kill(left.pid, SIGKILL);
     waitpid(left.pid, NULL, 0);  // its wire stays open: the helper holds the other end
+    left.pid = 0;
     say("left is dead (kill -9)");
     start(&right, take_and_finish, "TakeTask");
     if (!helper_leaves_db) {

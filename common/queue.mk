@@ -1,0 +1,13 @@
+# What lessons with a queue have, too.
+
+.PHONY: worker submit check
+
+worker: build  # runs tasks until Ctrl-C; OPTIONS='--queue Q' and the like
+	@$(WITH) ./lesson worker $(OPTIONS)
+
+export NAME INPUT
+submit: build  # NAME=noop INPUT='{"a": 1}' OPTIONS='--priority 3': enqueues a task
+	@$(WITH) sh -c './lesson submit "$$NAME" $${INPUT:+"$$INPUT"} $(OPTIONS)'
+
+check: $(COMMON)/tools  # asks the database whether all that must hold does (check.sql)
+	@$(WITH) $(COMMON)/tools check $(SCHEMA)

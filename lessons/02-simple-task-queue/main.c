@@ -1,0 +1,429 @@
+/* Lesson 02: a simple task queue.
+
+   What this program can do that the last could not: it keeps tasks in a table, takes them out
+   one by one, calls the function that each names, and writes down what came of it.  Tasks are
+   enqueued in the caller's own transaction, so an order and its task exist both or neither.
+
+   The idea:       a claim is written into the row and committed; the lock is needed only for
+                   the moment in which that happens.
+   The invariant:  a task is claimed at most once.
+   Still wrong:    a task whose process is killed stays 'running' for ever (lesson 04), and
+                   nothing limits how many processes there are (lesson 03). */
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cli.h"
+#include "db.h"
+#include "json.h"
+#include "memory.h"
+
+static Db *db;  // the connection of this process; each process opens its own
+static const char *queue = "default";
+static bool quiet;
+
+/* ---- a run: what a task's function sees of its task ---- */
+
+typedef struct {
+    int64_t id;
+    const char *name;
+    const char *error;  // why it failed
+} Run;
+
+/* NULL means failed, with the reason in run->error: return fail(run, "no such card"). */
+typedef cJSON *Function(Run *run, const cJSON *input);
+
+static void *fail(Run *run, const char *how, ...) __attribute__((format(printf, 2, 3)));
+static void *fail(Run *run, const char *how, ...)
+{
+    va_list list;
+    va_start(list, how);
+    run->error = vformat(how, list);
+    va_end(list);
+    return NULL;
+}
+
+static Function *find_function(const char *name);
+
+/* ---- one task, from its claim to its end ---- */
+
+static Row *claim_task(void)
+{
+    char host[64] = "";
+    gethostname(host, sizeof host - 1);
+    return one(db, "ClaimTask", Text("queue", queue),
+               Text("worker", format("%s:%d", host, (int)getpid())));
+}
+
+/* Whatever goes wrong from here on ends up in the task's row, and in no other place. */
+static const char *call_function(Run *run, const char *stored)
+{
+    char *why;
+    Function *function = find_function(run->name);
+    if (!function) return fail(run, "this worker has no function \"%s\"", run->name);
+    cJSON *input = decode(stored, &why);
+    if (!input) return fail(run, "its input is no good: %s", why);
+    cJSON *output = function(run, input);
+    if (!output) return run->error ? NULL : fail(run, "it gave no reason");
+    char *text = encode(output, &why);
+    return text ? text : fail(run, "its output is no good: %s", why);
+}
+
+static void run_task(const Row *task)
+{
+    Run run = {.id = get_int(task, "id"), .name = get_text(task, "name")};
+    const char *output = call_function(&run, get_json(task, "input"));
+    if (output) exec(db, "CompleteTask", Int("id", run.id), Json("output", output));
+    else exec(db, "FailTask", Int("id", run.id), Text("error", run.error));
+    if (!quiet)
+        say("task %lld %s", (long long)run.id, output ? "completed" : run.error);
+}
+
+/* ---- the worker: looks for tasks, and forks a process for each ---- */
+
+static int poll_ms;
+
+static void start_process(const Row *task)
+{
+    pid_t pid = fork();
+    if (pid < 0) die("cannot fork: %s", strerror(errno));
+    if (pid > 0) return;
+    leave_db(db);
+    speak_as("process %d", (int)getpid());
+    db = open_db(SCHEMA);
+    run_task(task);
+    close_db(db);
+    exit(0);
+}
+
+/* Without this the dead would stay in the table of processes.  Returns how many there were. */
+static int bury_the_dead(void)
+{
+    int status, dead = 0;
+    for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0; dead++)
+        if (WIFSIGNALED(status))
+            say("process %d died of signal %d", (int)pid, WTERMSIG(status));
+        else if (status && !quiet)
+            say("process %d ended with status %d", (int)pid, WEXITSTATUS(status));
+    return dead;
+}
+
+static void work(void)
+{
+    for (;;) {
+        forget_memory();
+        bury_the_dead();
+        Row *task = claim_task();
+        if (task) start_process(task);
+        else poll(NULL, 0, poll_ms);
+    }
+}
+
+/* ---- commands ---- */
+
+static void read_options(void)
+{
+    poll_ms = env_ms("POLL_MS", 100);
+    if (option("--queue")) queue = option("--queue");
+}
+
+static void worker(void)
+{
+    read_options();
+    db = open_db(SCHEMA);
+    say("looks for tasks in queue \"%s\" every %d ms; Ctrl-C ends it", queue, poll_ms);
+    work();
+}
+
+/* One process, no forks, until nothing is left to do: for tests and debuggers. */
+static void drain(void)
+{
+    Row *task;
+    read_options();
+    db = open_db(SCHEMA);
+    arm_crash("");
+    while ((task = claim_task())) {
+        run_task(task);
+        forget_memory();
+    }
+    close_db(db);
+}
+
+/* The input as encode() writes it, or the end of the program. */
+static const char *check_input(const char *text, const char *where)
+{
+    char *why, *canonical = NULL;
+    cJSON *input = decode(text, &why);
+    if (input) canonical = encode(input, &why);
+    if (!canonical) die_usage("%s: %s; nothing was enqueued", where, why);
+    return canonical;
+}
+
+static void enqueue(const char *name, const char *input)
+{
+    Row *task = one(db, "EnqueueTask", Text("queue", queue), Text("name", name),
+                    Json("input", input),
+                    Int("priority", option_number("--priority", 0, -1000000, 1000000)));
+    printf("%s\n", get_text(task, "id"));
+}
+
+/* All lines are looked at before the first is enqueued, and enqueued in one transaction. */
+static void submit_file(const char *name, const char *path)
+{
+    enum { MOST = 1000000 };
+    FILE *stream = fopen(path, "r");
+    if (!stream) die_usage("%s: %s", path, strerror(errno));
+    const char **inputs = take(sizeof *inputs * MOST);
+    char *line = NULL;
+    size_t size = 0;
+    int count = 0;
+    for (ssize_t length; (length = getline(&line, &size, stream)) > 0; count++) {
+        const char *where = format("%s:%d", path, count + 1);
+        if (count == MOST) die_usage("%s: more than %d lines", where, MOST);
+        if (strlen(line) != (size_t)length)
+            die_usage("%s: a NUL byte; nothing was enqueued", where);
+        inputs[count] = check_input(line, where);
+    }
+    if (ferror(stream)) die_usage("%s: %s", path, strerror(errno));
+    free(line);
+    fclose(stream);
+    exec(db, "Begin");
+    for (int i = 0; i < count; i++) enqueue(name, inputs[i]);
+    exec(db, "Commit");
+}
+
+static void submit(void)
+{
+    const char *name = word(0), *file = option("--file");
+    read_options();
+    if (!find_function(name))
+        die_usage("there is no function \"%s\"; nothing was enqueued", name);
+    if (file && word(1)) die_usage("JSON or --file, not both; nothing was enqueued");
+    const char *input = file ? NULL : check_input(word(1) ? word(1) : "null", "JSON");
+    db = open_db(SCHEMA);
+    if (file) submit_file(name, file);
+    else enqueue(name, input);
+    close_db(db);
+}
+
+static void show(void)
+{
+    int64_t id = word(0) ? word_number(0, "ID", 1, INT64_MAX) : 0;
+    db = open_db(SCHEMA);
+    Row *rows = id ? one(db, "ShowTask", Int("id", id)) : many(db, "ListTasks");
+    if (id && !rows) die("there is no task %lld", (long long)id);
+    print_rows(rows);
+    close_db(db);
+}
+
+/* ---- functions: yours would stand here ---- */
+
+static double number_in(const cJSON *input, const char *key)
+{
+    const cJSON *n = cJSON_GetObjectItemCaseSensitive(input, key);
+    return cJSON_IsNumber(n) ? n->valuedouble : 0;
+}
+
+static const char *text_in(const cJSON *input, const char *key)
+{
+    return cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(input, key));
+}
+
+static cJSON *noop(Run *run, const cJSON *input)
+{
+    (void)run, (void)input;
+    return cJSON_CreateNull();
+}
+
+static cJSON *nap(Run *run, const cJSON *input)
+{
+    (void)run;
+    int ms = (int)number_in(input, "ms");
+    nanosleep(&(struct timespec){.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L},
+              NULL);
+    return cJSON_CreateNull();
+}
+
+/* Kills its own process, with {"signal": 11} or else with SIGKILL. */
+static cJSON *crash(Run *run, const cJSON *input)
+{
+    int number = (int)number_in(input, "signal");
+    signal(number, SIG_DFL);
+    raise(number ? number : SIGKILL);
+    return fail(run, "it survived signal %d", number);
+}
+
+static cJSON *write_letter(Run *run, const cJSON *input)
+{
+    const char *recipient = text_in(input, "to");
+    if (!recipient) return fail(run, "a letter to nobody");
+    exec(db, "WriteLetter", Text("recipient", recipient), Int("worker", getpid()));
+    return cJSON_CreateString(format("Dear %s", recipient));
+}
+
+/* ---- the demo ---- */
+
+static void expect(bool came_true, const char *claim)
+{
+    if (!came_true) die("this did not come true: %s", claim);
+}
+
+/* A purchase and the task that it needs, in one transaction: the caller's own. */
+static void buy(const char *id, const char *buyer, bool changes_mind)
+{
+    exec(db, "Begin");
+    exec(db, "AddPurchase", Text("id", id), Int("amount", 4500));
+    one(db, "EnqueueTask", Text("queue", queue), Text("name", "write_letter"),
+        Int("priority", 0),
+        Json("input", format("{\"purchase\": \"%s\", \"to\": \"%s\"}", id, buyer)));
+    if (changes_mind) exec(db, "Rollback");
+    else exec(db, "Commit");
+    Row *count = one(db, "CountPurchases", Text("id", id));
+    say("%s %s: %s purchase, %s task", id, changes_mind ? "rolled back" : "committed",
+        get_text(count, "purchases"), get_text(count, "tasks"));
+    expect(get_int(count, "purchases") == !changes_mind &&
+               get_int(count, "tasks") == !changes_mind,
+           "a purchase and its task exist both or neither");
+}
+
+static void add_task(const char *name, const char *input)
+{
+    one(db, "EnqueueTask", Text("queue", queue), Text("name", name),
+        Json("input", input), Int("priority", 0));
+}
+
+static pid_t start_worker(int number)
+{
+    pid_t pid = fork();
+    if (pid < 0) die("cannot fork: %s", strerror(errno));
+    if (pid > 0) return pid;
+    leave_db(db);
+    speak_as("worker %d", number);
+    db = open_db(SCHEMA);
+    work();
+    exit(0);
+}
+
+static void show_sixty_tasks(void)
+{
+    enum { WORKERS = 3 };
+    pid_t workers[WORKERS];
+    for (int i = 2; i <= 60; i++)
+        add_task("write_letter", i == 13 ? "{}" : format("{\"to\": \"person %d\"}", i));
+    quiet = true;
+    for (int i = 0; i < WORKERS; i++) workers[i] = start_worker(i + 1);
+    for (; get_int(one(db, "CountUnfinished"), "n"); poll(NULL, 0, 20))
+        if (bury_the_dead()) die("a worker has ended; its reason stands above");
+    for (int i = 0; i < WORKERS; i++) {
+        kill(workers[i], SIGTERM);
+        waitpid(workers[i], NULL, 0);
+    }
+    quiet = false;
+    print_rows(many(db, "CountByWorker"));
+    Row *count = one(db, "CountLetters");
+    say("%s letters to %s people", get_text(count, "letters"),
+        get_text(count, "recipients"));
+    print_rows(many(db, "ListFailed"));
+    expect(get_int(count, "letters") == 59 && get_int(count, "recipients") == 59,
+           "of sixty tasks each ran once, and one had nobody to write to");
+}
+
+static void show_crash(void)
+{
+    add_task("crash", "null");
+    start_process(claim_task());
+    while (!bury_the_dead()) poll(NULL, 0, 10);
+    add_task("write_letter", "{\"to\": \"the next one\"}");
+    start_process(claim_task());
+    while (!bury_the_dead()) poll(NULL, 0, 10);
+    Row *running = many(db, "ListRunning");
+    print_rows(running);
+    expect(running && !running->next && !strcmp(get_text(running, "name"), "crash"),
+           "the killed task is still 'running', and nothing else is");
+}
+
+static void demo(void)
+{
+    poll_ms = env_ms("POLL_MS", 100);
+    db = fresh_db(SCHEMA);
+    headline("A purchase and its task: both or neither");
+    buy("A1", "person 0", true);
+    buy("A2", "person 1", false);
+
+    headline("Sixty tasks, three workers: each task runs once, and task 14 fails");
+    show_sixty_tasks();
+
+    headline("A task kills its process: the next one runs, but this one is 'running' "
+             "for ever");
+    show_crash();
+
+    headline("All of it came true.  Lesson 04 will find the task that nobody runs any "
+             "more.");
+    close_db(db);
+}
+
+/* A process for each task, and no limit: more of them than Postgres has connections. */
+static void overload(void)
+{
+    int errors[2];
+    char complaint[512] = "";
+    db = fresh_db(SCHEMA);
+    int tasks = (int)get_int(one(db, "MaxConnections"), "n") + 200;
+    say("%d tasks of two seconds, and %d connections", tasks, tasks - 200);
+    for (int i = 0; i < tasks; i++) add_task("sleep", "{\"ms\": 2000}");
+    if (pipe(errors) < 0) die("no pipe");
+    dup2(errors[1], STDERR_FILENO);
+    quiet = true;
+    for (Row *task; (task = claim_task());) start_process(task);
+    while (bury_the_dead() || !waitid(P_ALL, 0, &(siginfo_t){0}, WEXITED | WNOWAIT))
+        continue;
+    if (read(errors[0], complaint, sizeof complaint - 1) < 0) die("no complaint");
+    say("the first complaint of many:");
+    say("%s", first_line(complaint));
+    Row *count = many(db, "CountByStatus");
+    print_rows(count);
+    expect(count->next && !strcmp(get_text(count->next, "status"), "running"),
+           "tasks are left 'running' because their processes could not connect");
+    headline("Nothing runs any more, whatever the rows say.  Lesson 03 limits the "
+             "processes.");
+    close_db(db);
+}
+
+/* ---- the program ---- */
+
+static Function *find_function(const char *name)
+{
+    static const struct {
+        const char *name;
+        Function *function;
+    } registry[] = {
+        {"noop", noop},
+        {"sleep", nap},
+        {"crash", crash},
+        {"write_letter", write_letter},
+    };
+    for (size_t i = 0; i < sizeof registry / sizeof *registry; i++)
+        if (!strcmp(registry[i].name, name)) return registry[i].function;
+    return NULL;
+}
+
+int main(int argc, char **argv)
+{
+    static const Command commands[] = {
+        {NULL, "", demo, "the demo"},
+        {"worker", "[--queue Q]", worker, "run tasks, a process for each"},
+        {"drain", "[--queue Q]", drain, "run what is queued, in this process, and end"},
+        {"submit", "NAME [JSON] [--queue Q] [--priority N] [--file INPUTS.jsonl]",
+         submit, "enqueue a task, or one for each line of a file"},
+        {"show", "[ID]", show, "the last tasks, or one"},
+        {"overload", "", overload, "a demo of too many processes"},
+    };
+    return run_command(commands, sizeof commands / sizeof *commands, argc, argv);
+}
