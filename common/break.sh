@@ -30,7 +30,7 @@ fi
 
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-trap 'exit 1' INT TERM
+trap 'exit 1' HUP INT TERM
 make_copy "$folder"
 sed '/^--- a\//,$d; /^Test: /d; /^Says: /d' "$patch"
 sed -n '/^--- a\//,$p' "$patch"
@@ -39,7 +39,7 @@ if [ -t 0 ] && [ -t 1 ]; then
     read -r _
 fi
 make -s -C "$copy" build
-if (cd "$copy" && sh "$top/common/postgres.sh" with ./lesson); then
+if (cd "$copy" && ./lesson); then
     printf '\nThe demo did not notice. This test does:\n  %s\n' "$(sed -n 's/^Test: //p' "$patch")"
 else
     printf '\nThat is what this line prevents. make run plays the sound version.\n'

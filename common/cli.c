@@ -8,16 +8,15 @@
 #include <time.h>
 #include <unistd.h>
 
-#include <cjson/cJSON.h>
-
+#include "json.h"
 #include "memory.h"
 
 /* ---- speaking ---- */
 
 static struct timespec start;
 static char speaker[32] = "demo";
-static unsigned colour;  // 0: none, as for the program itself
 static bool colours;
+static char colour[8];  // of this speaker; empty: no colours
 
 double elapsed_ms(void)
 {
@@ -33,9 +32,9 @@ void speak_as(const char *how, ...)
     va_start(list, how);
     vsnprintf(speaker, sizeof speaker, how, list);
     va_end(list);
-    colour = 0;
-    for (const char *c = speaker; *c; c++) colour = colour * 31 + (unsigned char)*c;
-    colour = 31 + colour % 6;
+    unsigned sum = 0;
+    for (const char *c = speaker; *c; c++) sum = sum * 31 + (unsigned char)*c;
+    if (colours) snprintf(colour, sizeof colour, "\033[%um", 31 + sum % 6);
 }
 
 /* One write a line, so that lines of several processes do not mix. */
@@ -45,10 +44,8 @@ void say(const char *how, ...)
     va_start(list, how);
     char *text = vformat(how, list);
     va_end(list);
-    if (colours && colour)
-        printf("%9.1f ms  \033[%um%-12s\033[0m %s\n", elapsed_ms(), colour, speaker,
-               text);
-    else printf("%9.1f ms  %-12s %s\n", elapsed_ms(), speaker, text);
+    printf("%9.1f ms  %s%-12s%s %s\n", elapsed_ms(), colour, speaker,
+           *colour ? "\033[0m" : "", text);
 }
 
 void headline(const char *text)
@@ -166,15 +163,10 @@ static void parse_arguments(const Command *command, int argc, char **argv)
 static void print_help(const char *program, const Command *commands, int count)
 {
     for (int i = 0; i < count; i++) {
-        char *call =
-            format("%s %s %s", program, commands[i].name ? commands[i].name : "",
-                   commands[i].usage);
+        char *call = format("%s %s %s", program, commands[i].name, commands[i].usage);
         printf("  %-48s %s\n", call, commands[i].what);
     }
 }
-
-static void *take_for_cjson(size_t size) { return take(size); }
-static void leave_to_arena(void *memory) { (void)memory; }
 
 /* Lines are written as they end, also into a pipe: a process that dies of SIGKILL has said
    all it said. */
@@ -185,27 +177,24 @@ static void start_program(void)
     clock_gettime(CLOCK_MONOTONIC, &start);
     const char *no = getenv("NO_COLOR"), *term = getenv("TERM");
     colours = isatty(STDOUT_FILENO) && !(no && *no) && !(term && !strcmp(term, "dumb"));
-    cJSON_InitHooks(&(cJSON_Hooks){take_for_cjson, leave_to_arena});
+    use_arena_for_json();
 }
 
 int run_command(const Command *commands, int count, int argc, char **argv)
 {
     start_program();
-    const char *name = argc > 1 ? argv[1] : NULL;
-    if (name && (!strcmp(name, "help") || !strcmp(name, "--help"))) {
+    const char *name = argc > 1 ? argv[1] : "";
+    if (!strcmp(name, "help") || !strcmp(name, "--help")) {
         print_help(argv[0], commands, count);
         return 0;
     }
     for (int i = 0; i < count; i++) {
         const Command *command = &commands[i];
-        if (name ? !command->name || strcmp(command->name, name)
-                 : command->name != NULL)
-            continue;
-        snprintf(speaker, sizeof speaker, "%s", name ? name : "demo");
+        if (strcmp(command->name, name)) continue;
+        snprintf(speaker, sizeof speaker, "%s", *name ? name : "demo");
         parse_arguments(command, argc, argv);
         command->run();
         return 0;
     }
-    die_usage("there is no command \"%s\": %s help lists them", name ? name : "",
-              argv[0]);
+    die_usage("there is no command \"%s\": %s help lists them", name, argv[0]);
 }

@@ -22,7 +22,7 @@ _Noreturn void die(const char *how, ...) __attribute__((format(printf, 1, 2)));
 _Noreturn void die_usage(const char *how, ...) __attribute__((format(printf, 1, 2)));
 
 typedef struct {
-    const char *name;   // NULL: what runs when no command is given
+    const char *name;   // "": what runs when no command is given
     const char *usage;  // "NAME [JSON] [--queue Q]"
     void (*run)(void);
     const char *what;

@@ -14,6 +14,7 @@
 
 typedef struct Prepared {
     const Statement *statement;
+    const char *name;  // as Postgres knows it
     int columns;
     char parameter_type[MOST_PARAMETERS];  // 'i', 'j' or 't'
     char *column_type;
@@ -31,6 +32,12 @@ struct Db {
 static Prepared *prepared;
 static int prepared_count;
 
+static bool is_done(const PGresult *result)
+{
+    ExecStatusType status = PQresultStatus(result);
+    return status == PGRES_COMMAND_OK || status == PGRES_TUPLES_OK;
+}
+
 /* ---- errors ---- */
 
 static char *with(const char *before, const char *text)
@@ -42,12 +49,13 @@ static _Noreturn void die_of(Db *db, const PGresult *result, const Statement *s,
                              const char *here)
 {
     const char *what = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
-    if (PQstatus(db->conn) == CONNECTION_BAD || !what)
+    if (PQstatus(db->conn) == CONNECTION_BAD)
         die("lost the connection to Postgres%s%s: %s", here ? " at " : "",
             here ? here : "", first_line(PQerrorMessage(db->conn)));
+    if (!what) die_at(s, 0, "copy, or no statement at all: neither can run here", "");
     const char *state = PQresultErrorField(result, PG_DIAG_SQLSTATE);
     const char *hint = PQresultErrorField(result, PG_DIAG_MESSAGE_HINT);
-    if (state && !strcmp(state, "P0001"))
+    if (!s->name && state && !strcmp(state, "P0001"))
         die("%s%s", what, with("", hint));  // SQL's raise
     const char *place = PQresultErrorField(result, PG_DIAG_STATEMENT_POSITION);
     bool no_table = s->name && !here && state && !strcmp(state, "42P01");
@@ -110,9 +118,7 @@ static const char settings[] =
 /* A statement of the house, which stands in no file. */
 static void must(Db *db, PGresult *result, const char *what)
 {
-    ExecStatusType status = PQresultStatus(result);
-    if (status != PGRES_COMMAND_OK && status != PGRES_TUPLES_OK)
-        die("%s: %s", what, first_line(PQerrorMessage(db->conn)));
+    if (!is_done(result)) die("%s: %s", what, first_line(PQerrorMessage(db->conn)));
     PQclear(result);
 }
 
@@ -126,7 +132,10 @@ static void check_url(const char *url)
     PQconninfoOption *options = PQconninfoParse(url, NULL);
     bool fine = options != NULL;
     for (PQconninfoOption *o = options; fine && o->keyword; o++)
-        if (o->val && !strcmp(o->keyword, "host") && strchr(o->val, '@')) fine = false;
+        if (o->val &&
+            ((!strcmp(o->keyword, "host") && strchr(o->val, '@')) ||
+             (!strcmp(o->keyword, "port") && o->val[strspn(o->val, "0123456789,")])))
+            fine = false;
     PQconninfoFree(options);
     if (!fine)
         die("DATABASE_URL is not postgres://USER:PASSWORD@HOST:PORT/DATABASE "
@@ -173,15 +182,14 @@ void leave_db(Db *db) { close(PQsocket(db->conn)); }
 
 /* ---- making the schema anew ---- */
 
+/* Sent as it stands: Postgres finds the ends of statements better than we would. */
 static void run_file(Db *db, const char *path)
 {
-    for (Statement *s = plain_statements(read_sql_file(path)); s; s = s->next) {
-        PGresult *result = PQexec(db->conn, s->sql);
-        ExecStatusType status = PQresultStatus(result);
-        if (status != PGRES_COMMAND_OK && status != PGRES_TUPLES_OK)
-            die_of(db, result, s, NULL);
-        PQclear(result);
-    }
+    const Statement *file = whole_file(read_sql_file(path));
+    PQsendQuery(db->conn, file->sql);
+    for (PGresult *result; (result = PQgetResult(db->conn)); PQclear(result))
+        if (!is_done(result) && PQresultStatus(result) != PGRES_EMPTY_QUERY)
+            die_of(db, result, file, NULL);
 }
 
 /* All or nothing: with a mistake in schema.sql the old tables stay as they were. */
@@ -203,17 +211,16 @@ static char type_of(Oid type)
 }
 
 /* In lower case, so that SQL can say: execute claimtask('default'). */
-static const char *prepared_name(const Statement *s)
+static const char *lower_case(const char *text)
 {
-    char *name = copy_text(s->name, strlen(s->name));
-    for (char *c = name; *c; c++) *c = (char)tolower((unsigned char)*c);
-    return name;
+    char *copy = copy_text(text, strlen(text));
+    for (char *c = copy; *c; c++) *c = (char)tolower((unsigned char)*c);
+    return copy;
 }
 
 static void prepare(Db *db, const Prepared *p)
 {
-    PGresult *result =
-        PQprepare(db->conn, prepared_name(p->statement), p->statement->sql, 0, NULL);
+    PGresult *result = PQprepare(db->conn, p->name, p->statement->sql, 0, NULL);
     if (PQresultStatus(result) != PGRES_COMMAND_OK)
         die_of(db, result, p->statement, NULL);
     PQclear(result);
@@ -223,7 +230,7 @@ static void prepare(Db *db, const Prepared *p)
 static void describe(Db *db, Prepared *p)
 {
     const Statement *s = p->statement;
-    PGresult *result = PQdescribePrepared(db->conn, prepared_name(s));
+    PGresult *result = PQdescribePrepared(db->conn, p->name);
     if (PQresultStatus(result) != PGRES_COMMAND_OK) die_of(db, result, s, NULL);
     for (int i = 0; i < s->parameters; i++)
         p->parameter_type[i] = type_of(PQparamtype(result, i));
@@ -242,24 +249,31 @@ static void describe(Db *db, Prepared *p)
                "");
 }
 
+static void read_statements(void)
+{
+    Prepared **last = &prepared;
+    for (Statement *s = named_statements(read_sql_file("queries.sql")); s;
+         s = s->next) {
+        Prepared *p = *last = take(sizeof *p);
+        *p = (Prepared){.statement = s,
+                        .name = lower_case(s->name),
+                        .number = prepared_count++};
+        last = &p->next;
+    }
+}
+
 /* The first connection reads queries.sql and checks all of it.  Later ones, in forked
    children, prepare a statement when it is first used. */
 static void load_statements(Db *db)
 {
     bool first = !prepared;
-    Prepared **last = &prepared;
-    if (first)
-        for (Statement *s = named_statements(read_sql_file("queries.sql")); s;
-             s = s->next) {
-            Prepared *p = *last = take(sizeof *p);
-            *p = (Prepared){.statement = s, .number = prepared_count++};
-            last = &p->next;
-        }
+    if (first) read_statements();
     db->ready = take((size_t)prepared_count);
-    for (Prepared *p = prepared; first && p; p = p->next) {
-        prepare(db, p);
-        describe(db, p);
-    }
+    if (first)
+        for (Prepared *p = prepared; p; p = p->next) {
+            prepare(db, p);
+            describe(db, p);
+        }
     keep_memory();
 }
 
@@ -327,7 +341,7 @@ static void bind_args(const char *here, const Prepared *p, const Arg *args,
         if (i == s->parameters)
             die_call(here, s, format("there is no @%s in it", arg->name));
         if (bound[i]) die_call(here, s, format("@%s is given twice", arg->name));
-        if (arg->type && arg->type != p->parameter_type[i])
+        if (arg->value && arg->type != p->parameter_type[i])
             die_call(here, s,
                      format("Postgres takes @%s for %s: use %s, or cast it there",
                             arg->name, type_name(p->parameter_type[i]),
@@ -346,8 +360,8 @@ static PGresult *run(const char *here, Db *db, const Prepared *p, const Arg *arg
     if (!db->ready[p->number]) prepare(db, p);
     char how = crash_in && --crash_in == 0 ? crash_how : 0;
     if (how == 'b') crash("before", p->statement->name);
-    PGresult *result = PQexecPrepared(db->conn, prepared_name(p->statement),
-                                      p->statement->parameters, values, NULL, NULL, 0);
+    PGresult *result = PQexecPrepared(db->conn, p->name, p->statement->parameters,
+                                      values, NULL, NULL, 0);
     if (how == 'a') crash("after", p->statement->name);
     if (how == 'l') {
         say("CRASH_AT: the answer of %s is lost", p->statement->name);
@@ -355,9 +369,7 @@ static PGresult *run(const char *here, Db *db, const Prepared *p, const Arg *arg
         PQclear(result);
         result = PQexec(db->conn, "");
     }
-    ExecStatusType status = PQresultStatus(result);
-    if (status != PGRES_COMMAND_OK && status != PGRES_TUPLES_OK)
-        die_of(db, result, p->statement, here);
+    if (!is_done(result)) die_of(db, result, p->statement, here);
     return result;
 }
 
@@ -411,7 +423,6 @@ int run_exec(const char *here, Db *db, const char *name, const Arg *args)
 
 Arg Text(const char *name, const char *value) { return (Arg){'t', name, value}; }
 Arg Json(const char *name, const char *value) { return (Arg){'j', name, value}; }
-Arg Null(const char *name) { return (Arg){0, name, NULL}; }
 Arg Int(const char *name, int64_t value)
 {
     return (Arg){'i', name, format("%" PRId64, value)};
@@ -458,16 +469,16 @@ static const char *one_line(const char *text)
 
 static void print_line(const Prepared *p, const char *const *value, const int *width)
 {
-    int space = 4;  // owed, and paid only if something follows on the line
+    char *line = "    ";
     for (int i = 0; i < p->columns; i++) {
-        const char *text = value[i] ? value[i] : "";
-        int pad = width[i] - characters(text);
+        const char *text = value[i] ? one_line(value[i]) : "";
+        const char *pad = format("%*s", width[i] - characters(text), "");
         bool right = p->column_type[i] == 'i';
-        if (right) space += pad;
-        if (*text) printf("%*s%s", space, "", one_line(text)), space = 0;
-        space += right ? 2 : pad + 2;
+        line = format("%s%s%s%s  ", line, right ? pad : "", text, right ? "" : pad);
     }
-    printf("\n");
+    int length = (int)strlen(line);
+    while (length && line[length - 1] == ' ') length--;
+    printf("%.*s\n", length, line);
 }
 
 void print_rows(const Row *rows)

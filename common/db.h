@@ -39,14 +39,13 @@ PGconn *connection(Db *db);  // for plain libpq
 
 typedef struct {
     char type;                 // 't'ext, 'i'nteger, 'j'son
-    const char *name, *value;  // NULL is null
+    const char *name, *value;  // NULL is null, of whatever type
 } Arg;
 
 Arg Int(const char *name, int64_t value);       // any size of integer
 Arg Json(const char *name, const char *value);  // json or jsonb: what encode() returned
 Arg Text(const char *name,
          const char *value);  // all else, as text: a uuid, '{1,2}', ...
-Arg Null(const char *name);   // of whatever type
 
 typedef struct Row {
     struct Row *next;

@@ -8,8 +8,7 @@ if [ -z "$1" ]; then
 fi
 for file in schema.sql queries.sql main.c; do
     if command -v git >/dev/null; then
-        if [ -t 1 ]; then set -- "$1" "$2" --color; fi
-        git --no-pager diff --no-index --no-prefix "${3:---no-color}" -- "$1/$file" "$2/$file" || :
+        git --no-pager diff --no-index --no-prefix -- "$1/$file" "$2/$file" || :
     else
         diff -u "$1/$file" "$2/$file" || :
     fi

@@ -33,6 +33,8 @@ typedef struct Place {
     int index;
 } Place;
 
+static const Place top;
+
 /* A key as a reason may show it: not too long, and with no byte that Postgres would refuse. */
 static char *shown(const char *key)
 {
@@ -75,6 +77,7 @@ static void *refuse(char **why, const Place *at, const char *how, ...)
 /* The shortest text that reads back as the same double. */
 static char *print_number(double x)
 {
+    if (x == 0) return "0";  // also for -0, of which jsonb makes a 0
     if (x == floor(x) && fabs(x) < 1e15) return format("%.0f", x);
     for (int digits = fabs(x) < DBL_MIN ? 1 : 15;; digits++) {
         char *text = format("%.*g", digits, x);
@@ -222,24 +225,33 @@ static cJSON *read_string(Reader *r, const Place *at)
     return cJSON_ParseWithLength(quote, (size_t)(r->at - quote));
 }
 
+static bool skip_digits(Reader *r, const Place *at)
+{
+    size_t count = strspn(r->at, "0123456789");
+    r->at += count;
+    return count || unexpected(r, at, "a digit");
+}
+
+static bool skip_number(Reader *r, const Place *at)
+{
+    r->at += *r->at == '-';
+    if (r->at[0] == '0' && r->at[1] >= '0' && r->at[1] <= '9')
+        return refuse(r->why, at, "a number may not begin with 0");
+    if (!skip_digits(r, at)) return false;
+    if (*r->at == '.') {
+        r->at++;
+        if (!skip_digits(r, at)) return false;
+    }
+    if (*r->at != 'e' && *r->at != 'E') return true;
+    r->at++;
+    r->at += *r->at == '+' || *r->at == '-';
+    return skip_digits(r, at);
+}
+
 static cJSON *read_number(Reader *r, const Place *at)
 {
-    static const char digits[] = "0123456789";
     const char *start = r->at;
-    if (*r->at == '-') r->at++;
-    size_t whole = strspn(r->at, digits);
-    if (!whole) return unexpected(r, at, "a digit");
-    if (*r->at == '0' && whole > 1)
-        return refuse(r->why, at, "a number may not begin with 0");
-    r->at += whole;
-    for (int part = 0; part < 2; part++) {
-        if (part == 0 ? *r->at != '.' : *r->at != 'e' && *r->at != 'E') continue;
-        r->at++;
-        if (part == 1 && (*r->at == '+' || *r->at == '-')) r->at++;
-        size_t count = strspn(r->at, digits);
-        if (!count) return unexpected(r, at, "a digit");
-        r->at += count;
-    }
+    if (!skip_number(r, at)) return NULL;
     char *text = copy_text(start, (size_t)(r->at - start));
     double x = strtod(text, NULL);
     if (!number_fits(x))
@@ -311,7 +323,6 @@ static cJSON *read_value(Reader *r, const Place *at)
    each comma, and 5e-324 written out. */
 cJSON *decode(const char *text, char **why)
 {
-    static const Place top;
     size_t length = strlen(text);
     *why = NULL;
     if (length / 64 > JSON_LIMIT)
@@ -435,9 +446,14 @@ static bool write_value(Writer *w, const cJSON *value, const Place *at)
 
 char *encode(const cJSON *value, char **why)
 {
-    static const Place top;
     Writer w = {.why = why};
     *why = NULL;
     if (!value) return refuse(why, &top, "no value at all");
     return write_value(&w, value, &top) ? w.text : NULL;
 }
+
+/* ---- memory ---- */
+
+static void leave_to_arena(void *memory) { (void)memory; }
+
+void use_arena_for_json(void) { cJSON_InitHooks(&(cJSON_Hooks){take, leave_to_arena}); }

@@ -20,6 +20,8 @@
 #endif
 enum { JSON_DEPTH = 100 };  // arrays and objects inside each other
 
+void use_arena_for_json(void);  // once, when the program starts: see memory.h
+
 /* Both return NULL and set *why when they refuse. */
 cJSON *decode(const char *text, char **why);
 char *encode(const cJSON *value, char **why);

@@ -1,8 +1,9 @@
-# What every lesson's Makefile includes.  It sets LESSON (02), PREVIOUS (the folder of the
-# lesson before, or nothing) and TITLE.
+# What every lesson's Makefile includes.  That sets PREVIOUS (the folder of the lesson before,
+# or nothing) and TITLE; which lesson this is, the folder's name says.
 
 COMMON := ../../common
-SCHEMA := lesson_$(LESSON)
+override LESSON := $(firstword $(subst -, ,$(lastword $(subst /, ,$(CURDIR)))))
+override SCHEMA := lesson_$(LESSON)
 CFLAGS ?= -O2 -g
 WARN   := -Wall -Wextra -Wshadow -Wstrict-prototypes
 BUILD   = $(CC) -std=gnu17 $(WARN) $(CFLAGS) $(SANITIZERS) -DSCHEMA='"$(SCHEMA)"' -I$(COMMON)
@@ -17,7 +18,7 @@ ifdef SANITIZE
 SANITIZERS := -fsanitize=address,undefined -fno-sanitize-recover=undefined
 endif
 
-.PHONY: help run show watch psql race break diff test build reset env clean tools \
+.PHONY: help run show watch psql race break diff test build reset env clean setup \
 	doctor db-start db-stop db-status db-destroy db-docker
 .DEFAULT_GOAL := help
 
@@ -41,9 +42,9 @@ race: $(COMMON)/tools  # R=name: plays race/name.race on two real sessions
 	@[ -f 'race/$(R).race' ] || { echo 'make race R=name, with one of:' $(notdir $(basename $(wildcard race/*.race))) >&2; exit 1; }
 	@$(WITH) $(COMMON)/tools race $(SCHEMA) 'race/$(R).race'
 
-break: tools  # B=name: runs the demo without one safety, see break/name.patch
+break: setup  # B=name: runs the demo without one safety, see break/name.patch
 	@[ -f 'break/$(B).patch' ] || { echo 'make break B=name, with one of:' $(notdir $(basename $(wildcard break/*.patch))) >&2; exit 1; }
-	@sh $(COMMON)/break.sh . 'break/$(B).patch'
+	@$(WITH) sh $(COMMON)/break.sh . 'break/$(B).patch'
 
 diff:  # what this lesson changed against the one before
 	@sh $(COMMON)/diff.sh '$(PREVIOUS)' .
@@ -52,7 +53,7 @@ test:  # this lesson's tests, on a throw-away Postgres
 	@sh $(COMMON)/setup.sh test
 	@sh $(COMMON)/test/suite $(LESSON)
 
-build: tools lesson  # compiles ./lesson
+build: lesson  # compiles ./lesson
 
 reset: $(COMMON)/tools  # drops the tables and makes them anew from schema.sql
 	@$(WITH) $(COMMON)/tools reset $(SCHEMA)
@@ -61,19 +62,19 @@ doctor db-start db-stop db-status db-destroy db-docker:  # as at the top of the 
 	@$(MAKE) -s -C ../.. $@
 
 env:  # prints what the shell needs to start ./lesson itself: eval "$(make env)"
-	@printf "export DATABASE_URL='%s'\n" "$$(sh $(COMMON)/postgres.sh url)"
+	@sh $(COMMON)/postgres.sh env
 
 clean:  # removes what was compiled
-	@rm -f lesson $(COMMON)/tools
+	@rm -f lesson lesson.[0-9]* $(COMMON)/tools $(COMMON)/tools.[0-9]*
 
-tools:
+setup:
 	@sh $(COMMON)/setup.sh run
 
-lesson: main.c Makefile $(PARTS)
-	@$(BUILD) main.c $(SHARED) -o $@ $(LIBS)
+lesson: main.c Makefile $(PARTS) | setup
+	@$(BUILD) main.c $(SHARED) -o $@.$$$$ $(LIBS) && mv -f $@.$$$$ $@
 
-$(COMMON)/tools: $(COMMON)/tools.c $(PARTS) | tools
-	@$(BUILD) $(COMMON)/tools.c $(SHARED) -o $@ $(LIBS)
+$(COMMON)/tools: $(COMMON)/tools.c $(PARTS) | setup
+	@$(BUILD) $(COMMON)/tools.c $(SHARED) -o $@.$$$$ $(LIBS) && mv -f $@.$$$$ $@
 
 # From lesson 02 on there is a queue.
 ifneq ($(wildcard check.sql),)

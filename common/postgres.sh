@@ -315,12 +315,6 @@ start_docker() {
 
 # --- What the caller asked for ---------------------------------------------------
 
-# DATABASE_URL, a URL or a list of key=value, without its password.
-shown_url() {
-    printf '%s\n' "$DATABASE_URL" | sed -e 's,://\([^:/@]*\):.*@,://\1:***@,' \
-        -e "s/password *= *'[^']*'/password=***/g" -e "s/password *= *[^ &'*][^ &]*/password=***/g"
-}
-
 find_state
 private_url="postgresql:///postgres?host=$socket&port=5432&user=postgres"
 case ${DATABASE_URL:-} in
@@ -350,17 +344,19 @@ find_url() {
 
 case ${1:-}:$which in
 url:*) find_url; printf '%s\n' "$DATABASE_URL" ;;
+env:yours) echo ": DATABASE_URL is set already" ;;
+env:*) find_url; echo "export DATABASE_URL='$DATABASE_URL'" ;;
 with:*)
     find_url
     export DATABASE_URL
     if [ -n "$locale" ]; then LC_ALL=$locale; else unset LC_ALL; fi
-    command -v psql >/dev/null || PATH=$PATH:$(sh "$0" bin 2>/dev/null)
+    command -v psql >/dev/null || PATH=$PATH:$(sh "$0" bin 2>/dev/null) || :
     shift
     exec "$@" ;;
 
-status:yours) echo "DATABASE_URL is set: $(shown_url)" ;;
+status:yours) echo "DATABASE_URL is set." ;;
 start:yours | stop:yours | destroy:yours)
-    die "DATABASE_URL is set: $(shown_url)" \
+    die "DATABASE_URL is set." \
         "That Postgres is yours; this guide neither starts nor stops it. Or: unset DATABASE_URL" ;;
 start:docker) start_docker; echo "Postgres runs in docker: $docker_url" ;;
 start:private) start_private; echo "The private Postgres runs (process $pid)." ;;
@@ -390,11 +386,7 @@ docker:*)
     echo "The lessons use it from now on; make db-destroy removes it and ends that."
     [ $which != yours ] || echo "But first: unset DATABASE_URL, which goes before it." ;;
 
-why:yours)
-    echo "Yours, since DATABASE_URL is set: $(shown_url)"
-    version=$(PGCONNECT_TIMEOUT=3 psql -XAtwd "$DATABASE_URL" -c 'show server_version' 2>/dev/null) ||
-        version="none that answers to psql"
-    echo "Its version: $version" ;;
+why:yours) echo "Yours, since DATABASE_URL is set." ;;
 why:docker) echo "The one in docker, since make db-docker was used: $docker_url" ;;
 why:private)
     echo "A private one, since DATABASE_URL is not set and make db-docker was not used."

@@ -16,12 +16,14 @@ SqlFile *read_sql_file(const char *path)
         die("%s: %s (start the program in its lesson's folder)", path, strerror(errno));
     char *text = NULL;
     size_t size = 0;
-    if (getdelim(&text, &size, 0, stream) < 0) text = strdup("");
+    ssize_t length = getdelim(&text, &size, 0, stream);
     if (!feof(stream)) die("%s: it has a NUL byte, or cannot be read", path);
     fclose(stream);
     SqlFile *file = take(sizeof *file);
-    *file = (SqlFile){path, copy_text(text, strlen(text))};
+    *file = (SqlFile){path, copy_text(text, length < 0 ? 0 : (size_t)length)};
     free(text);
+    if (!strncmp(file->text, "\xEF\xBB\xBF", 3))
+        die("%s: it begins with a byte order mark: save it without", path);
     return file;
 }
 
@@ -46,19 +48,26 @@ char *sql_place(const SqlFile *file, int offset)
     return format("%s:%d:%d", file->path, line, column);
 }
 
+/* Of a very long line, only what stands around the place. */
 static _Noreturn void die_in_file(const SqlFile *file, int offset, const char *what,
                                   const char *more)
 {
+    enum { BEFORE = 100, AFTER = 100 };
     int from = line_start(file->text, offset);
-    char *below = take((size_t)(offset - from) + 1), *to = below;
+    if (offset - from > BEFORE) from = offset - BEFORE;
+    int to = from + (int)strcspn(file->text + from, "\r\n");
+    if (to - offset > AFTER) to = offset + AFTER;
+    char *below = take((size_t)(offset - from) + 1), *end = below;
     for (int i = from; i < offset; i++)
-        if (begins_character(file->text[i])) *to++ = file->text[i] == '\t' ? '\t' : ' ';
-    die("%s: %s\n    %.*s\n    %s^%s", sql_place(file, offset), what,
-        (int)strcspn(file->text + from, "\n"), file->text + from, below, more);
+        if (begins_character(file->text[i]))
+            *end++ = file->text[i] == '\t' ? '\t' : ' ';
+    die("%s: %s\n    %.*s\n    %s^%s", sql_place(file, offset), what, to - from,
+        file->text + from, below, more);
 }
 
 void die_at(const Statement *s, int character, const char *what, const char *more)
 {
+    if (!character && !s->name) die("%s: %s%s", s->file->path, what, more);
     int offset = character > 0 ? s->origin[character - 1] : s->start;
     die_in_file(s->file, offset, s->name ? format("%s: %s", s->name, what) : what,
                 more);
@@ -66,11 +75,27 @@ void die_at(const Statement *s, int character, const char *what, const char *mor
 
 /* ---- tokens: as much of SQL's grammar as it takes to know what is not ours to touch ---- */
 
-typedef enum { SPACE, WORD, STRING, PARAMETER, NUMBERED, SEMICOLON, OTHER } Token;
+typedef struct {
+    enum { SPACE, PARAMETER, NUMBERED, OTHER } kind;
+    const char *end;
+} Token;
 
 static bool word_char(char c)
 {
     return isalnum((unsigned char)c) || c == '_' || (c & 0x80);
+}
+
+static const char *end_of_word(const char *c)
+{
+    while (word_char(*c)) c++;
+    return c;
+}
+
+/* In SQL a$1 is one name. */
+static const char *end_of_name(const char *c)
+{
+    while (word_char(*c) || *c == '$') c++;
+    return c;
 }
 
 static const char *end_of_block_comment(const char *c)
@@ -95,38 +120,36 @@ static const char *end_of_quotes(const char *c, bool backslashes)
     return c;
 }
 
-/* $$ ... $$ or $body$ ... $body$; NULL if this dollar sign begins no such thing. */
+/* $$ ... $$ or $body$ ... $body$; or a dollar sign by itself. */
 static const char *end_of_dollar_quotes(const char *c)
 {
-    const char *tag_end = c + 1;
-    while (word_char(*tag_end)) tag_end++;
-    if (*tag_end != '$' || isdigit((unsigned char)c[1])) return NULL;
+    const char *tag_end = end_of_word(c + 1);
+    if (*tag_end != '$') return c + 1;
     char *tag = copy_text(c, (size_t)(tag_end + 1 - c));
     const char *close = strstr(tag_end + 1, tag);
     return close ? close + strlen(tag) : c + strlen(c);
 }
 
 /* `before` is the character in front of c: "<@" and "@@" are operators, "=@id" is not. */
-static const char *next_token(const char *c, char before, Token *token)
+static bool begins_parameter(const char *c, char before)
 {
-    const char *end;
-    if (isspace((unsigned char)*c)) return *token = SPACE, c + 1;
-    if (!strncmp(c, "--", 2)) return *token = SPACE, c + strcspn(c, "\n");
-    if (!strncmp(c, "/*", 2)) return *token = SPACE, end_of_block_comment(c);
-    if (strchr("eE", *c) && c[1] == '\'')
-        return *token = STRING, end_of_quotes(c + 1, true);
-    if (strchr("'\"", *c)) return *token = STRING, end_of_quotes(c, false);
-    if (*c == '$' && (end = end_of_dollar_quotes(c))) return *token = STRING, end;
-    *token = *c == ';' ? SEMICOLON : OTHER;
-    if (*c == '$' && isdigit((unsigned char)c[1])) *token = NUMBERED;
-    if (*c == '@' && word_char(c[1]) && !isdigit((unsigned char)c[1]) &&
-        !strchr("<>@!|&#~?*", before))
-        *token = PARAMETER;
-    else if (word_char(*c)) *token = WORD;
-    else return c + 1;
-    do c++;
-    while (word_char(*c) || (*token == WORD && *c == '$'));
-    return c;
+    return *c == '@' && word_char(c[1]) && !isdigit((unsigned char)c[1]) &&
+           !strchr("<>@!|&#~?*", before);
+}
+
+static Token next_token(const char *c, char before)
+{
+    if (isspace((unsigned char)*c)) return (Token){SPACE, c + 1};
+    if (!strncmp(c, "--", 2)) return (Token){SPACE, c + strcspn(c, "\r\n")};
+    if (!strncmp(c, "/*", 2)) return (Token){SPACE, end_of_block_comment(c)};
+    if ((*c == 'e' || *c == 'E') && c[1] == '\'')
+        return (Token){OTHER, end_of_quotes(c + 1, true)};
+    if (*c == '\'' || *c == '"') return (Token){OTHER, end_of_quotes(c, false)};
+    if (begins_parameter(c, before)) return (Token){PARAMETER, end_of_word(c + 1)};
+    if (word_char(*c)) return (Token){OTHER, end_of_name(c)};
+    if (*c != '$') return (Token){OTHER, c + 1};
+    if (isdigit((unsigned char)c[1])) return (Token){NUMBERED, end_of_word(c + 1)};
+    return (Token){OTHER, end_of_dollar_quotes(c)};
 }
 
 /* ---- statements ---- */
@@ -144,59 +167,51 @@ static int parameter_number(Statement *s, const char *name, int offset)
 
 /* Fills in sql, origin and parameters from the file's text between the two offsets; stops
    behind the first ';' where asked to.  Returns the offset where it stopped. */
-static int read_statement(Statement *s, int from, int to, bool stop_at_semicolon)
+static void read_statement(Statement *s, int from, int to)
 {
     const char *text = s->file->text, *c = text + from, *end;
     char *sql = take((size_t)(to - from) * 2 + 1), *out = sql;
     int *origin = take(sizeof *origin * ((size_t)(to - from) * 2 + 1)), characters = 0;
-    bool stop = false;
-    for (; c < text + to && !stop; c = end) {
-        Token token;
-        end = next_token(c, c > text ? c[-1] : ' ', &token);
-        if (end > text + to) end = text + to;
-        if (token == NUMBERED)
+    for (; c < text + to; c = end) {
+        Token token = next_token(c, c > text ? c[-1] : ' ');
+        end = token.end < text + to ? token.end : text + to;
+        if (token.kind == NUMBERED)
             die_in_file(s->file, (int)(c - text),
                         "write parameters as @name, not as $1", "");
         const char *piece = copy_text(c, (size_t)(end - c));
-        if (token == PARAMETER)
+        if (token.kind == PARAMETER)
             piece = format("$%d", parameter_number(s, piece + 1, (int)(c - text)));
         for (const char *p = piece; *p; p++) {
             if (begins_character(*p))
                 origin[characters++] =
-                    (int)(c - text) + (token == PARAMETER ? 0 : (int)(p - piece));
+                    (int)(c - text) + (token.kind == PARAMETER ? 0 : (int)(p - piece));
             *out++ = *p;
         }
-        stop = token == SEMICOLON && stop_at_semicolon;
     }
     origin[characters] = (int)(c - text);
     s->sql = sql;
     s->origin = origin;
-    return (int)(c - text);
 }
 
 /* The offset of the first thing in the text that is neither space nor comment. */
 static int skip_space(const SqlFile *file, int from, int to)
 {
     for (const char *c = file->text + from; c < file->text + to;) {
-        Token token;
-        const char *end = next_token(c, ' ', &token);
-        if (token != SPACE) return (int)(c - file->text);
-        c = end;
+        Token token = next_token(c, ' ');
+        if (token.kind != SPACE) return (int)(c - file->text);
+        c = token.end;
     }
     return to;
 }
 
-Statement *plain_statements(const SqlFile *file)
+Statement *whole_file(const SqlFile *file)
 {
-    Statement *first = NULL, **last = &first;
-    int end = (int)strlen(file->text);
-    for (int at = skip_space(file, 0, end); at < end; at = skip_space(file, at, end)) {
-        Statement *s = *last = take(sizeof *s);
-        *s = (Statement){.file = file, .start = at};
-        at = read_statement(s, at, end, true);
-        last = &s->next;
-    }
-    return first;
+    int *origin = take(sizeof *origin * (strlen(file->text) + 1)), characters = 0;
+    for (int i = 0; file->text[i]; i++)
+        if (begins_character(file->text[i])) origin[characters++] = i;
+    Statement *s = take(sizeof *s);
+    *s = (Statement){.file = file, .sql = file->text, .origin = origin};
+    return s;
 }
 
 static bool is_kind(const char *text)
@@ -241,7 +256,7 @@ static void add_statement(Statement *s, int body, int end, Statement ***last)
 {
     if (skip_space(s->file, body, end) == end)
         die_at(s, 0, "there is no statement under this name", "");
-    read_statement(s, body, end, false);
+    read_statement(s, body, end);
     Statement *new = take(sizeof *new);
     *new = *s;
     **last = new;

@@ -36,8 +36,7 @@ typedef struct Statement {
 
 SqlFile *read_sql_file(const char *path);
 Statement *named_statements(const SqlFile *file);  // queries.sql
-Statement *plain_statements(
-    const SqlFile *file);  // schema.sql: what stands between the ';'
+Statement *whole_file(const SqlFile *file);        // schema.sql
 
 char *sql_place(const SqlFile *file, int offset);  // "queries.sql:12:45"
 

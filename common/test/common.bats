@@ -2,19 +2,17 @@
 
 load helpers
 
-PARTS='memory.c json.c cli.c sql.c db.c'
-
-# In a folder of its own, where the program finds ../../common, schema.sql and queries.sql.
+# As a lesson of its own.
 build_probe() {
-    cd "$GUIDE/common/test/probe" || return
-    [ -x probe ] || {
-        # shellcheck disable=SC2046,SC2086  # flags are words
-        ${CC:-cc} -g -O1 -std=gnu17 -fsanitize=address,undefined -fno-sanitize-recover=undefined \
-            -DSCHEMA='"lesson_00"' $(pkg-config --cflags libpq libcjson) probe.c \
-            $(for part in $PARTS; do echo ../../$part; done) -o probe \
-            $(pkg-config --libs libpq libcjson) -lm
-        mkdir -p ../../common && cp ../../fresh.sql ../../common/
-    }
+    SCHEMA=lesson_00
+    cd "$GUIDE/lessons" || return
+    if [ ! -d 00-probe ]; then
+        cp -R ../common/test/probe 00-probe
+        mv 00-probe/probe.c 00-probe/main.c
+        echo 'include ../../common/lesson.mk' >00-probe/Makefile
+        make -s -C 00-probe build || return
+    fi
+    cd 00-probe || return
 }
 
 # ---- JSON ----
@@ -54,7 +52,7 @@ build_probe() {
 
 @test "statements run by name, and only parameters are parameters" {
     build_probe
-    run ./probe rightly
+    run ./lesson rightly
     succeeds
     prints '2 things, 1 same' "@name ';| @name ; | \$\$ @name |it's @name" "t t 5 7 ait's; @x" \
         '    id  label  input' '     1  ä      {"b":  1}' 'input is "{"b":  1}", then null' 'changed 2'
@@ -62,7 +60,7 @@ build_probe() {
 
 @test "a wrong call says where in C and where in queries.sql" {
     build_probe
-    mistake() { run ./probe wrongly "$1"; shift; fails 1 "$@" "probe.c:"; }
+    mistake() { run ./lesson wrongly "$1"; shift; fails 1 "$@" "main.c:"; }
     mistake 1 'there is no statement NoSuch in queries.sql'
     mistake 2 'queries.sql:8:10: CountThings: it is :one, and called as :many'
     mistake 3 'queries.sql:8:10: CountThings: @label is not given'
@@ -81,7 +79,7 @@ build_probe() {
 
 @test "memory is forgotten between tasks" {
     build_probe
-    run ./probe forget
+    run ./lesson forget
     succeeds
     prints kept
 }
@@ -90,29 +88,29 @@ build_probe() {
 
 @test "CRASH_AT kills before the n-th statement, after it, or loses its answer" {
     build_probe
-    run env CRASH_AT=3 ./probe crash
+    run env CRASH_AT=3 ./lesson crash
     fails 137 'added 2' 'CRASH_AT: SIGKILL before AddThing'
-    [ "$(SCHEMA=lesson_00 sql 'select count(*) from thing')" -eq 2 ]
-    run env CRASH_AT=3:after ./probe crash
+    [ "$(sql 'select count(*) from thing')" -eq 2 ]
+    run env CRASH_AT=3:after ./lesson crash
     fails 137 'added 2' 'CRASH_AT: SIGKILL after AddThing'
-    [ "$(SCHEMA=lesson_00 sql 'select count(*) from thing')" -eq 3 ]
-    run env CRASH_AT=3:lost ./probe crash
+    [ "$(sql 'select count(*) from thing')" -eq 3 ]
+    run env CRASH_AT=3:lost ./lesson crash
     fails 1 'added 2' 'the answer of AddThing is lost' 'lost the connection to Postgres'
-    [ "$(SCHEMA=lesson_00 sql 'select count(*) from thing')" -eq 3 ]
-    run env CRASH_AT=6 ./probe crash
+    [ "$(sql 'select count(*) from thing')" -eq 3 ]
+    run env CRASH_AT=6 ./lesson crash
     succeeds
 }
 
 @test "CRASH_AT is for one kind of process only, and a wrong one is refused" {
     build_probe
-    run env CRASH_AT=lookout:3 ./probe crash
+    run env CRASH_AT=lookout:3 ./lesson crash
     succeeds
-    run env CRASH_AT=lookout:3 ./probe crash --who lookout
+    run env CRASH_AT=lookout:3 ./lesson crash --who lookout
     fails 137 'added 2'
-    run env CRASH_AT=3 ./probe crash --who lookout
+    run env CRASH_AT=3 ./lesson crash --who lookout
     succeeds
     for wrong in x 0 -1 3:never lookout: 3x lookout3; do
-        run env CRASH_AT=$wrong ./probe crash
+        run env CRASH_AT=$wrong ./lesson crash
         fails 2 "CRASH_AT is [WHO:]N, [WHO:]N:after or [WHO:]N:lost, not \"$wrong\""
     done
 }
@@ -121,7 +119,7 @@ build_probe() {
 
 @test "a wrong command line is one line and exit 2" {
     build_probe
-    wrong() { local says=$1; shift; run ./probe "$@"; one_line; fails 2 "$says"; }
+    wrong() { local says=$1; shift; run ./lesson "$@"; one_line; fails 2 "$says"; }
     wrong 'there is no command "nope"' nope
     wrong 'options needs more. Usage: options NAME [JSON]' options
     wrong 'options: what is "c"?' options a b c
@@ -132,9 +130,9 @@ build_probe() {
     wrong '--priority takes a whole number from -5 to 5, not "six"' options a --priority six
     wrong 'not "6"' options a --priority 6
     wrong 'not "99999999999999999999"' options a --priority 99999999999999999999
-    run env PROBE_MS=-1 ./probe options a
+    run env PROBE_MS=-1 ./lesson options a
     fails 2 'PROBE_MS takes a whole number'
-    run ./probe options a b --queue q --priority -5
+    run ./lesson options a b --queue q --priority -5
     succeeds
     prints 'a b q -5' 40
 }
@@ -185,8 +183,32 @@ caret_at() {
     prints 'syntax error at or near ")"'
     caret_at ')'
     edited schema.sql '$a\
-comment on table nothing is null; -- the second statement'
-    prints 'relation "nothing" does not exist'
+comment on table nothing is null;'
+    prints 'schema.sql: relation "nothing" does not exist'
+}
+
+@test "schema.sql may hold whatever Postgres takes" {
+    lesson_copy
+    for i in $(seq 20000); do echo "-- a long comment, line $i"; done >>schema.sql
+    echo "create function one(int) returns int language sql begin atomic select \$1 + 1; select \$1; end;" >>schema.sql
+    echo "create table absolute (x int check (@x > 0)); do \$\$ begin null; end \$\$" >>schema.sql
+    run ./lesson
+    succeeds
+    : >schema.sql
+    run ./lesson
+    fails 1 'relation "task" does not exist'
+}
+
+@test "an error in a trigger says which statement, and where in C" {
+    edited schema.sql "\$a\\
+create function no() returns trigger language plpgsql as \$\$ begin raise 'not today'; end \$\$;\\
+create trigger no before insert on task for each row execute function no();"
+    prints 'queries.sql:12:10: AddTask: not today' 'called at main.c:'
+}
+
+@test "a demo in which a process does not end well does not end well" {
+    edited queries.sql "s/worker = @worker/worker = @worker || case when @worker = 'right' then (1 \/ (id - id))::text else '' end/"
+    prints 'division by zero' 'right did not end well'
 }
 
 @test "queries.sql is read as strictly as sqlc reads it" {
@@ -241,6 +263,7 @@ select 1;'
     for url in postgres://nobody:s3cret@localhost:1/x 'postgres:///?host=/nowhere&password=s3cret' \
         postgres://nobody:s3cret@no.such.host.invalid/x 'postgres://a:s3cret%zz@localhost/x' \
         'postgres://a:s3cret@x@localhost/x' 'host=/nowhere password=s3cret' 'password=s3cret host' \
+        postgres://u:s3cret/db postgres://u:s3cret:x@h/db \
         "${DATABASE_URL%user=*}user=nobody&password=s3cret" "${DATABASE_URL/\/postgres?/\/nodb?}&password=s3cret" \
         s3cret; do
         run env DATABASE_URL="$url" ./lesson
@@ -338,12 +361,44 @@ select 1;'
     sed 's/| -- waits/| -- w*ts/; s/^-- 1/-- */' race/for-update.race >race/wild.race
     run tools race "$SCHEMA" race/wild.race
     succeeds
+    sed 's/^where id = 1;  /where idd = 1; /' race/for-update.race >race/wrong.race
+    run tools race "$SCHEMA" race/wrong.race
+    fails 1 'left: nothing here expects this error: column "idd" does not exist'
+    sed 's/| -- 2/| --3/' race/for-update.race >race/wrong.race
+    run tools race "$SCHEMA" race/wrong.race
+    fails 1 '-- 2   <== NOT "3"'
     sed 's/^insert/insertt/' race/for-update.race >race/wrong.race
     run tools race "$SCHEMA" race/wrong.race
     fails 1 'set-up: ERROR:  syntax error at or near "insertt"'
 }
 
 # ---- make and the set-up ----
+
+@test "LESSON= inside a lesson does not touch another lesson's tables" {
+    ./lesson >/dev/null
+    cd "$GUIDE/lessons/02-simple-task-queue"
+    run make -s reset LESSON=01
+    succeeds
+    prints 'lesson_02 is made anew'
+    cd "$GUIDE/lessons/$LESSON"
+}
+
+@test "make env prints what the shell can evaluate, also for a Postgres of yours" {
+    run env DATABASE_URL="host=x password='a b'" make -s env
+    succeeds
+    (eval "$output")
+    run env -u DATABASE_URL make -s env
+    succeeds
+    [ "$(eval "$output" && echo "$DATABASE_URL")" = "$DATABASE_URL" ]
+}
+
+@test "make db-stop and db-destroy leave a Postgres of yours alone, and say so" {
+    for target in db-start db-stop db-destroy; do
+        run env DATABASE_URL=postgres://me:s3cret@h/db YES=1 make -s $target
+        fails 2 'DATABASE_URL is set.' 'yours'
+        prints_not s3cret
+    done
+}
 
 @test "make alone is make help, at the top and in a lesson" {
     run make -s

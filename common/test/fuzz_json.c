@@ -9,13 +9,10 @@
 #include "../json.h"
 #include "../memory.h"
 
-static void *take_for_cjson(size_t size) { return take(size); }
-static void leave_to_arena(void *memory) { (void)memory; }
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     char *why, *why_not;
-    cJSON_InitHooks(&(cJSON_Hooks){take_for_cjson, leave_to_arena});
+    use_arena_for_json();
     cJSON *value = decode(copy_text((const char *)data, size), &why);
     if (!value != (why != NULL)) abort();
     char *text = value ? encode(value, &why) : NULL;

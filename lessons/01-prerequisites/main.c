@@ -17,7 +17,6 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "cli.h"
@@ -64,7 +63,7 @@ static void start(Process *p, void (*work)(const char *), const char *argument)
 
 static void report(int64_t id)
 {
-    if (write(wire, &id, sizeof id) < 0) die("the demo is gone");
+    if (send(wire, &id, sizeof id, MSG_NOSIGNAL) < 0) die("the demo is gone");
 }
 
 /* True if the process reports something within so many milliseconds. */
@@ -83,7 +82,7 @@ static int64_t hear(Process p)
 
 static void order(Process p)
 {
-    if (write(p.wire, "!", 1) < 0)
+    if (send(p.wire, "!", 1, MSG_NOSIGNAL) < 0)
         die("a process is gone that should have taken an order");
 }
 
@@ -94,8 +93,10 @@ static void wait_for_end(Process *p)
 {
     close(p->wire);
     p->wire = 0;
-    if (waitpid(p->pid, NULL, 0) < 0) die("waitpid failed");
+    int status;
+    if (waitpid(p->pid, &status, 0) < 0) die("waitpid failed");
     p->pid = 0;
+    if (status) die("%s did not end well", p->name);
 }
 
 /* Until the process has reported (false), or Postgres says that it waits for a lock (true). */
@@ -107,12 +108,6 @@ static bool has_to_wait(Process p)
 }
 
 /* ---- what the processes do ---- */
-
-static void work_for(int ms)
-{
-    nanosleep(&(struct timespec){.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L},
-              NULL);
-}
 
 static int64_t take_task(const char *statement)
 {
@@ -131,7 +126,7 @@ static void take_and_finish(const char *statement)
     int64_t id = take_task(statement);
     report(id);
     if (!await_order()) die("the demo is gone");
-    work_for(strcmp(my_name, "left") ? 100 : 300);
+    poll(NULL, 0, strcmp(my_name, "left") ? 100 : 300);  // this is the work
     exec(db, "FinishTask", Int("id", id), Text("worker", my_name));
     say("finished task %lld, commits", (long long)id);
     exec(db, "Commit");
@@ -139,16 +134,25 @@ static void take_and_finish(const char *statement)
 
 /* Takes a task and leaves a helper behind, as a program does that starts another one.  The
    helper has a copy of everything that is open here, the connection's socket included. */
-static void take_and_fork(const char *helper_leaves_db)
+static void take_and_fork(bool helper_leaves_db)
 {
     int64_t id = take_task("TakeTask");
     if (fork() == 0) {
-        if (*helper_leaves_db) leave_db(db);
+        if (helper_leaves_db) leave_db(db);
         await_order();
         _exit(0);  // not exit(): what left has in its buffers is left's to write
     }
     report(id);
     await_order();
+}
+
+static void take_and_fork_well(const char *unused)
+{
+    (void)unused, take_and_fork(true);
+}
+static void take_and_fork_badly(const char *unused)
+{
+    (void)unused, take_and_fork(false);
 }
 
 /* ---- the demo ---- */
@@ -254,7 +258,7 @@ static void show_kill(bool helper_leaves_db)
 {
     enum { LONG_ENOUGH_TO_SEE = 300, FOR_EVER = 5000 };
     three_tasks();
-    start(&left, take_and_fork, helper_leaves_db ? "yes" : "");
+    start(&left, helper_leaves_db ? take_and_fork_well : take_and_fork_badly, NULL);
     hear(left);
     kill(left.pid, SIGKILL);
     waitpid(left.pid, NULL, 0);  // its wire stays open: the helper holds the other end
@@ -312,7 +316,7 @@ static void show(void)
 int main(int argc, char **argv)
 {
     static const Command commands[] = {
-        {NULL, "", demo, "the demo"},
+        {"", "", demo, "the demo"},
         {"show", "", show, "the rows of table task"},
     };
     return run_command(commands, 2, argc, argv);

@@ -54,12 +54,16 @@ static Function *find_function(const char *name);
 
 /* ---- one task, from its claim to its end ---- */
 
-static Row *claim_task(void)
+static const char *worker_name(void)
 {
     char host[64] = "";
     gethostname(host, sizeof host - 1);
-    return one(db, "ClaimTask", Text("queue", queue),
-               Text("worker", format("%s:%d", host, (int)getpid())));
+    return format("%s:%d", host, (int)getpid());
+}
+
+static Row *claim_task(void)
+{
+    return one(db, "ClaimTask", Text("queue", queue), Text("worker", worker_name()));
 }
 
 /* Whatever goes wrong from here on ends up in the task's row, and in no other place. */
@@ -417,7 +421,7 @@ static Function *find_function(const char *name)
 int main(int argc, char **argv)
 {
     static const Command commands[] = {
-        {NULL, "", demo, "the demo"},
+        {"", "", demo, "the demo"},
         {"worker", "[--queue Q]", worker, "run tasks, a process for each"},
         {"drain", "[--queue Q]", drain, "run what is queued, in this process, and end"},
         {"submit", "NAME [JSON] [--queue Q] [--priority N] [--file INPUTS.jsonl]",

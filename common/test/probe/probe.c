@@ -1,4 +1,4 @@
-/* probe: common/ used rightly and wrongly, for common.bats. */
+/* A lesson that teaches nothing: common/ used rightly and wrongly, for common.bats. */
 
 #include <signal.h>
 #include <stdio.h>
@@ -7,10 +7,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "../../cli.h"
-#include "../../db.h"
-#include "../../json.h"
-#include "../../memory.h"
+#include "cli.h"
+#include "db.h"
+#include "json.h"
+#include "memory.h"
 
 static Db *db;
 
