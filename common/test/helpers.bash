@@ -104,6 +104,11 @@ lesson_copy() {
     cd "$COPY/lessons/$LESSON" || return
 }
 
+# A limit against hanging, where timeout(1) is there.
+limited() {
+    if command -v timeout >/dev/null; then timeout -k 5 60 "$@"; else "$@"; fi
+}
+
 # Applies a patch to a copy.  It must build, its demo must start, and the test that the
 # patch names must fail with the words that the patch predicts.
 turns_red() {
@@ -119,7 +124,7 @@ turns_red() {
     if grep -q '^--- a/common/' "$patch"; then make -s ../../common/tools || return
     else cp "$GUIDE/common/tools" "$copy/common/tools"
     fi
-    ./lesson >demo.out 2>&1 3>&- || :
+    limited ./lesson >demo.out 2>&1 3>&- || :
     [ -s demo.out ] || { echo "the demo did not start"; return 1; }
     GUIDE=$copy run bats --tap --filter "^$test\$" test.bats
     cd "$BATS_TMPDIR" || return

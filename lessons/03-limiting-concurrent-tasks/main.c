@@ -1,0 +1,654 @@
+/* Lesson 03: limiting concurrent tasks.
+
+   What this program can do that the last could not: it limits.  A worker has a number of
+   slots; a queue can have a number of permits, which holds for all workers together; a task
+   can have a time.  Asked to stop, a worker finishes what runs and takes nothing new.
+
+   The idea:       a limit is rows.  A permit is taken like a task: for update skip locked.
+   The invariant:  of a queue with three permits, at no instant do four tasks run.
+   Still wrong:    when a whole worker is killed, its tasks stay 'running' for ever, and keep
+                   their permits (lesson 04). */
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cli.h"
+#include "db.h"
+#include "json.h"
+#include "memory.h"
+
+static Db *db;  // the connection of this process; each process opens its own
+static const char *queue = "default";
+static int poll_ms, tick_ms;
+static bool quiet;
+
+/* ---- a run: what a task's function sees of its task ---- */
+
+typedef struct {
+    int64_t id;
+    const char *name;
+    const char *error;  // why it failed
+} Run;
+
+/* NULL means failed, with the reason in run->error: return fail(run, "no such card"). */
+typedef cJSON *Function(Run *run, const cJSON *input);
+
+static void *fail(Run *run, const char *how, ...) __attribute__((format(printf, 2, 3)));
+static void *fail(Run *run, const char *how, ...)
+{
+    va_list list;
+    va_start(list, how);
+    run->error = vformat(how, list);
+    va_end(list);
+    return NULL;
+}
+
+static Function *find_function(const char *name);
+
+/* ---- one task, from its claim to its end ---- */
+
+static int my_slot;
+
+static const char *worker_name(int pid)
+{
+    char host[64] = "";
+    gethostname(host, sizeof host - 1);
+    return format("%s:%d slot %d", host, pid, my_slot);
+}
+
+static Row *claim_task(void)
+{
+    return one(db, "ClaimTask", Text("queue", queue),
+               Text("worker", worker_name(getpid())));
+}
+
+/* Whatever goes wrong from here on ends up in the task's row, and in no other place. */
+static const char *call_function(Run *run, const char *stored)
+{
+    char *why;
+    Function *function = find_function(run->name);
+    if (!function) return fail(run, "this worker has no function \"%s\"", run->name);
+    cJSON *input = decode(stored, &why);
+    if (!input) return fail(run, "its input is no good: %s", why);
+    cJSON *output = function(run, input);
+    if (!output) return run->error ? NULL : fail(run, "it gave no reason");
+    char *text = encode(output, &why);
+    return text ? text : fail(run, "its output is no good: %s", why);
+}
+
+static void run_task(const Row *task)
+{
+    Run run = {.id = get_int(task, "id"), .name = get_text(task, "name")};
+    const char *output = call_function(&run, get_json(task, "input"));
+    if (output) exec(db, "CompleteTask", Int("id", run.id), Json("output", output));
+    else exec(db, "FailTask", Int("id", run.id), Text("error", run.error));
+    if (!quiet)
+        say("task %lld %s", (long long)run.id, output ? "completed" : run.error);
+}
+
+/* ---- what the processes of a worker share ---- */
+
+enum { MOST_SLOTS = 64, PAUSE_MS = 500 };
+
+/* Each field has one writer.  What the process in the seat writes passes to the supervisor
+   when that process is dead. */
+typedef struct {
+    pid_t pid;             // supervisor: the process in this seat, or 0
+    double started;        // supervisor: when it was
+    atomic_llong task;     // the process in the seat: what it runs, or 0
+    atomic_bool idle;      // the process in the seat: it waits for the bell
+    atomic_llong overdue;  // lookout: the task for which it is to be killed
+    atomic_int dead;       // supervisor: who died here; 0 when that is reported
+    char death[80];        // supervisor: of what
+} Seat;
+
+static struct {
+    Seat seat[MOST_SLOTS + 1];  // the slots; number 0 is the lookout
+    atomic_bool connected;      // the lookout is
+    atomic_bool stopping;
+} * shared;
+
+static int slots;
+static pid_t demo_pid;  // a worker that the demo has started ends with it
+static int bell[2];     // a byte in this pipe wakes one idle slot
+static int
+    lifeline[2];  // only the supervisor holds its other end: it closes when that dies
+
+static void ring(int times)
+{
+    while (times-- > 0 && write(bell[1], "!", 1) == 1) continue;
+}
+
+static bool supervisor_is_gone(int wait_ms)
+{
+    return poll(&(struct pollfd){.fd = lifeline[0]}, 1, wait_ms) > 0;
+}
+
+/* ---- a slot: runs one task at a time ---- */
+
+/* Whoever takes a dead process's seat says what became of its task.  The claim in the task's
+   row names its owner, so it is found however early the owner died. */
+static void report_the_dead(Seat *seat)
+{
+    if (!seat->dead) return;
+    if (exec(db, "FailTaskOf", Text("worker", worker_name(seat->dead)),
+             Text("error", seat->death)))
+        say("the task of process %d has failed: %s", seat->dead, seat->death);
+    seat->dead = 0;
+}
+
+static void wait_for_bell(Seat *seat)
+{
+    struct pollfd ends[] = {{.fd = bell[0], .events = POLLIN}, {.fd = lifeline[0]}};
+    seat->idle = true;
+    poll(ends, 2, -1);
+    seat->idle = false;
+    if (read(bell[0], &(char){0}, 1) < 0) return;  // somebody else was faster
+}
+
+static void be_slot(Seat *seat)
+{
+    report_the_dead(seat);
+    while (!shared->stopping && !supervisor_is_gone(0)) {
+        forget_memory();
+        Row *task = claim_task();
+        if (!task) {
+            wait_for_bell(seat);
+            continue;
+        }
+        seat->task = get_int(task, "id");
+        run_task(task);
+        seat->task = 0;
+    }
+}
+
+/* ---- the lookout: does what concerns all slots ---- */
+
+static void look_for_work(void)
+{
+    int idle = 0;
+    for (int i = 1; i <= slots; i++) idle += shared->seat[i].idle;
+    if (idle)
+        ring((
+            int)get_int(one(db, "LookForWork", Text("queue", queue), Int("idle", idle)),
+                        "tasks"));
+}
+
+static void look_for_overdue(void)
+{
+    const char *ids = "";
+    for (int i = 1; i <= slots; i++)
+        if (shared->seat[i].task)
+            ids = format("%s%s%lld", ids, *ids ? "," : "",
+                         (long long)shared->seat[i].task);
+    if (!*ids) return;
+    Row *row = many(db, "FindOverdue", Text("ids", format("{%s}", ids)));
+    for (; row; row = row->next)
+        for (int i = 1; i <= slots; i++)
+            if (shared->seat[i].task == get_int(row, "id"))
+                shared->seat[i].overdue = get_int(row, "id");
+}
+
+static void be_lookout(void)
+{
+    double next_tick = 0;
+    shared->connected = true;
+    while (!supervisor_is_gone(poll_ms)) {
+        forget_memory();
+        if (!shared->stopping) look_for_work();
+        if (elapsed_ms() < next_tick) continue;
+        look_for_overdue();
+        next_tick = elapsed_ms() + tick_ms;
+    }
+}
+
+/* ---- the supervisor: forks the others, and starts again what dies ---- */
+
+static volatile sig_atomic_t asked_to_stop;  // how often
+static void count_signal(int number) { (void)number, asked_to_stop++; }
+static void wake_up(int number) { (void)number; }
+
+static void start_process(int number)
+{
+    Seat *seat = &shared->seat[number];
+    bool again = seat->started && !number;  // a lookout whose connection was lost
+    seat->started = elapsed_ms();
+    seat->idle = false;
+    pid_t pid = fork();
+    if (pid < 0) die("cannot fork: %s", strerror(errno));
+    if (pid > 0) {
+        seat->pid = pid;  // only here: the child would write its 0 into the same memory
+        return;
+    }
+    signal(SIGINT, SIG_IGN);  // Ctrl-C is for the supervisor
+    signal(SIGTERM, SIG_IGN);
+    signal(SIGCHLD, SIG_DFL);
+    close(lifeline[1]);
+    my_slot = number;
+    if (number) speak_as("slot %d", number);
+    else speak_as("lookout");
+    if (again && !freopen("/dev/null", "w", stderr))
+        exit(1);  // it has complained already
+    db = open_db(SCHEMA);
+    if (again) say("is connected again");
+    if (number) be_slot(seat);
+    else be_lookout();
+    close_db(db);
+    exit(0);
+}
+
+static const char *cause_of_death(int status)
+{
+    if (!status) return NULL;  // it came to its end
+    return WIFSIGNALED(status)
+               ? format("its process died of signal %d", WTERMSIG(status))
+               : format("its process ended with status %d", WEXITSTATUS(status));
+}
+
+static void note_death(int number, const char *why)
+{
+    Seat *seat = &shared->seat[number];
+    if (!number) shared->connected = false;
+    else if (why && !seat->dead) {
+        seat->dead = seat->pid;
+        snprintf(seat->death, sizeof seat->death, "%s", why);
+        say("slot %d is gone: %s", number, why);
+    }
+    seat->pid = 0;
+    seat->task = 0;
+}
+
+/* A process is stopped before it is killed: it may have come to its next task meanwhile. */
+static void kill_overdue(int number)
+{
+    Seat *seat = &shared->seat[number];
+    int status;
+    if (!seat->pid || !seat->overdue) return;
+    kill(seat->pid, SIGSTOP);
+    waitpid(seat->pid, &status, WUNTRACED);
+    if (WIFSTOPPED(status) && seat->task != seat->overdue) kill(seat->pid, SIGCONT);
+    else if (WIFSTOPPED(status)) {
+        kill(seat->pid, SIGKILL);
+        waitpid(seat->pid, NULL, 0);
+        note_death(number, "it took longer than its timeout");
+    } else note_death(number, cause_of_death(status));
+    seat->overdue = 0;
+}
+
+static void bury_the_dead(void)
+{
+    int status;
+    for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;)
+        for (int i = 0; i <= slots; i++)
+            if (shared->seat[i].pid == pid) note_death(i, cause_of_death(status));
+}
+
+/* Slots are started when the lookout has a connection: one complaint is enough.  None is
+   started twice within PAUSE_MS. */
+static void fill_seats(void)
+{
+    for (int i = 0; i <= slots; i++) {
+        Seat *seat = &shared->seat[i];
+        if (seat->pid || (i && !shared->connected)) continue;
+        if (i && shared->stopping && !seat->dead) continue;
+        if (seat->started && elapsed_ms() < seat->started + PAUSE_MS) continue;
+        start_process(i);
+    }
+}
+
+static int busy_seats(void)
+{
+    int busy = 0;
+    for (int i = 1; i <= slots; i++)
+        busy += shared->seat[i].pid || shared->seat[i].dead;
+    return busy;
+}
+
+static void stop_at_once(void)
+{
+    for (int i = 0; i <= slots; i++)
+        if (shared->seat[i].pid) kill(shared->seat[i].pid, SIGKILL);
+    die("stopped at once: what was running stays 'running'");
+}
+
+static void supervise(void)
+{
+    while (!shared->stopping || busy_seats()) {
+        if (asked_to_stop && !shared->stopping) {
+            say("stops; what runs is finished");
+            shared->stopping = true;
+        }
+        if (asked_to_stop > 1 || (demo_pid && getppid() != demo_pid)) stop_at_once();
+        if (shared->stopping) ring(busy_seats());
+        forget_memory();
+        bury_the_dead();
+        fill_seats();
+        for (int i = 1; i <= slots; i++) kill_overdue(i);
+        poll(NULL, 0, 50);  // or until a signal comes
+    }
+    close(lifeline[1]);
+    while (wait(NULL) > 0) continue;
+}
+
+static void prepare_to_supervise(void)
+{
+    shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE,
+                  MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (shared == MAP_FAILED) die("no shared memory: %s", strerror(errno));
+    if (pipe(bell) < 0 || pipe(lifeline) < 0) die("no pipe: %s", strerror(errno));
+    fcntl(bell[0], F_SETFL, O_NONBLOCK);
+    fcntl(bell[1], F_SETFL, O_NONBLOCK);
+    sigaction(SIGINT, &(struct sigaction){.sa_handler = count_signal}, NULL);
+    sigaction(SIGTERM, &(struct sigaction){.sa_handler = count_signal}, NULL);
+    sigaction(SIGCHLD, &(struct sigaction){.sa_handler = wake_up}, NULL);
+}
+
+/* ---- commands ---- */
+
+static void read_options(void)
+{
+    poll_ms = env_ms("POLL_MS", 200);
+    tick_ms = env_ms("TICK_MS", 1000);
+    if (option("--queue")) queue = option("--queue");
+}
+
+static void worker(void)
+{
+    read_options();
+    slots = (int)option_number("--slots", 4, 1, MOST_SLOTS);
+    close_db(open_db(SCHEMA));  // checks every statement, for all that we fork
+    prepare_to_supervise();
+    say("%d slots for queue \"%s\"; Ctrl-C ends it", slots, queue);
+    supervise();
+    say("has stopped");
+}
+
+/* One process, no forks, until nothing is left to do: for tests and debuggers. */
+static void drain(void)
+{
+    Row *task;
+    read_options();
+    db = open_db(SCHEMA);
+    arm_crash("");
+    while ((task = claim_task())) {
+        run_task(task);
+        forget_memory();
+    }
+    close_db(db);
+}
+
+/* The input as encode() writes it, or the end of the program. */
+static const char *check_input(const char *text, const char *where)
+{
+    char *why, *canonical = NULL;
+    cJSON *input = decode(text, &why);
+    if (input) canonical = encode(input, &why);
+    if (!canonical) die_usage("%s: %s; nothing was enqueued", where, why);
+    return canonical;
+}
+
+static void enqueue(const char *name, const char *input)
+{
+    Row *task =
+        one(db, "EnqueueTask", Text("queue", queue), Text("name", name),
+            Json("input", input),
+            Int("priority", option_number("--priority", 0, -1000000, 1000000)),
+            option("--timeout-ms")
+                ? Int("timeout_ms", option_number("--timeout-ms", 0, 1, 86400000))
+                : Text("timeout_ms", NULL));
+    printf("%s\n", get_text(task, "id"));
+}
+
+/* All lines are looked at before the first is enqueued, and enqueued in one transaction. */
+static void submit_file(const char *name, const char *path)
+{
+    enum { MOST = 1000000 };
+    FILE *stream = fopen(path, "r");
+    if (!stream) die_usage("%s: %s", path, strerror(errno));
+    const char **inputs = take(sizeof *inputs * MOST);
+    char *line = NULL;
+    size_t size = 0;
+    int count = 0;
+    for (ssize_t length; (length = getline(&line, &size, stream)) > 0; count++) {
+        const char *where = format("%s:%d", path, count + 1);
+        if (count == MOST) die_usage("%s: more than %d lines", where, MOST);
+        if (strlen(line) != (size_t)length)
+            die_usage("%s: a NUL byte; nothing was enqueued", where);
+        inputs[count] = check_input(line, where);
+    }
+    if (ferror(stream)) die_usage("%s: %s", path, strerror(errno));
+    free(line);
+    fclose(stream);
+    exec(db, "Begin");
+    for (int i = 0; i < count; i++) enqueue(name, inputs[i]);
+    exec(db, "Commit");
+}
+
+static void submit(void)
+{
+    const char *name = word(0), *file = option("--file");
+    read_options();
+    if (!find_function(name))
+        die_usage("there is no function \"%s\"; nothing was enqueued", name);
+    if (file && word(1)) die_usage("JSON or --file, not both; nothing was enqueued");
+    const char *input = file ? NULL : check_input(word(1) ? word(1) : "null", "JSON");
+    db = open_db(SCHEMA);
+    if (file) submit_file(name, file);
+    else enqueue(name, input);
+    close_db(db);
+}
+
+static void show(void)
+{
+    int64_t id = word(0) ? word_number(0, "ID", 1, INT64_MAX) : 0;
+    db = open_db(SCHEMA);
+    Row *rows = id ? one(db, "ShowTask", Int("id", id)) : many(db, "ListTasks");
+    if (id && !rows) die("there is no task %lld", (long long)id);
+    print_rows(rows);
+    close_db(db);
+}
+
+static void limit(void)
+{
+    int64_t most = word_number(1, "N", 0, 1000);
+    db = open_db(SCHEMA);
+    exec(db, "SetLimit", Text("queue", word(0)), Int("most", most));
+    print_rows(many(db, "ListPermits"));
+    close_db(db);
+}
+
+/* ---- functions: yours would stand here ---- */
+
+static double number_in(const cJSON *input, const char *key)
+{
+    const cJSON *n = cJSON_GetObjectItemCaseSensitive(input, key);
+    return cJSON_IsNumber(n) ? n->valuedouble : 0;
+}
+
+static cJSON *noop(Run *run, const cJSON *input)
+{
+    (void)run, (void)input;
+    return cJSON_CreateNull();
+}
+
+static cJSON *nap(Run *run, const cJSON *input)
+{
+    (void)run;
+    int ms = (int)number_in(input, "ms");
+    nanosleep(&(struct timespec){.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L},
+              NULL);
+    return cJSON_CreateNull();
+}
+
+/* Kills its own process, with {"signal": 11} or else with SIGKILL. */
+static cJSON *crash(Run *run, const cJSON *input)
+{
+    int number = (int)number_in(input, "signal");
+    signal(number, SIG_DFL);
+    raise(number ? number : SIGKILL);
+    return fail(run, "it survived signal %d", number);
+}
+
+/* ---- the demo ---- */
+
+static void expect(bool came_true, const char *claim)
+{
+    if (!came_true) die("this did not come true: %s", claim);
+}
+
+static void add_tasks(int count, int ms, const char *timeout_ms)
+{
+    for (int i = 0; i < count; i++)
+        one(db, "EnqueueTask", Text("queue", queue), Text("name", "sleep"),
+            Int("priority", 0), Json("input", format("{\"ms\": %d}", ms)),
+            timeout_ms ? Int("timeout_ms", atoi(timeout_ms))
+                       : Text("timeout_ms", NULL));
+}
+
+static pid_t start_worker(int number, int with_slots)
+{
+    pid_t pid = fork();
+    if (pid < 0) die("cannot fork: %s", strerror(errno));
+    if (pid > 0) return pid;
+    leave_db(db);
+    speak_as("worker %d", number);
+    demo_pid = getppid();
+    slots = with_slots;
+    prepare_to_supervise();
+    supervise();
+    exit(0);
+}
+
+static void stop_worker(pid_t pid)
+{
+    kill(pid, SIGTERM);
+    if (waitpid(pid, NULL, 0) < 0) die("a worker is gone");
+}
+
+static void wait_until_done(void)
+{
+    enum { PATIENCE_MS = 5000 };
+    double since = elapsed_ms();
+    for (int64_t n, before = 0; (n = get_int(one(db, "CountUnfinished"), "n"));
+         before = n) {
+        if (n != before) since = elapsed_ms();
+        expect(elapsed_ms() < since + PATIENCE_MS, "tasks go on until all are done");
+        expect(!waitpid(-1, NULL, WNOHANG), "workers live until they are stopped");
+        poll(NULL, 0, 20);
+    }
+}
+
+/* Two workers with four slots each share the tasks of the queue.  Returns the most at once. */
+static int64_t share_tasks(void)
+{
+    pid_t left = start_worker(1, 4), right = start_worker(2, 4);
+    wait_until_done();
+    stop_worker(left);
+    stop_worker(right);
+    return get_int(one(db, "MostAtOnce", Text("queue", queue)), "most");
+}
+
+static void show_slots(void)
+{
+    add_tasks(300, 10, NULL);
+    int64_t most = share_tasks();
+    say("300 tasks, two workers with four slots each: %lld at once", (long long)most);
+    expect(most <= 8, "eight slots run at most eight tasks at once");
+}
+
+static void show_limit(void)
+{
+    queue = "mail";
+    exec(db, "SetLimit", Text("queue", queue), Int("most", 3));
+    add_tasks(24, 50, NULL);
+    int64_t most = share_tasks();
+    queue = "default";
+    say("24 tasks of a queue with three permits: %lld at once", (long long)most);
+    print_rows(many(db, "ListPermits"));
+    expect(most == 3, "three permits: three tasks at once, and not four");
+}
+
+static void show_timeout(void)
+{
+    add_tasks(1, 60000, "300");
+    pid_t pid = start_worker(3, 1);
+    wait_until_done();
+    stop_worker(pid);
+    Row *failed = many(db, "ListFailed");
+    print_rows(failed);
+    expect(failed != NULL, "a task that took longer than its timeout has failed");
+}
+
+static void show_stop(void)
+{
+    queue = "night";
+    add_tasks(8, 400, NULL);
+    pid_t pid = start_worker(4, 4);
+    while (get_int(one(db, "CountRunning"), "n") < 4) poll(NULL, 0, 10);
+    stop_worker(pid);
+    queue = "default";
+    print_rows(many(db, "CountByStatus"));
+    expect(!get_int(one(db, "CountRunning"), "n"),
+           "what ran was finished, and nothing new begun");
+}
+
+static void demo(void)
+{
+    poll_ms = env_ms("POLL_MS", 50);
+    tick_ms = env_ms("TICK_MS", 100);
+    quiet = true;
+    db = fresh_db(SCHEMA);
+    headline("A worker has slots: its limit");
+    show_slots();
+    headline("A queue has permits: a limit for all workers together");
+    show_limit();
+    headline("A task has a timeout: after it, its process is killed");
+    show_timeout();
+    headline("Asked to stop, a worker finishes what runs and takes nothing new");
+    show_stop();
+    headline("All of it came true.  Lesson 04: what if a whole worker is killed?");
+    close_db(db);
+}
+
+/* ---- the program ---- */
+
+static Function *find_function(const char *name)
+{
+    static const struct {
+        const char *name;
+        Function *function;
+    } registry[] = {
+        {"noop", noop},
+        {"sleep", nap},
+        {"crash", crash},
+    };
+    for (size_t i = 0; i < sizeof registry / sizeof *registry; i++)
+        if (!strcmp(registry[i].name, name)) return registry[i].function;
+    return NULL;
+}
+
+int main(int argc, char **argv)
+{
+    static const Command commands[] = {
+        {"", "", demo, "the demo"},
+        {"worker", "[--slots N] [--queue Q]", worker, "run tasks, so many at a time"},
+        {"drain", "[--queue Q]", drain, "run what is queued, in this process, and end"},
+        {"submit",
+         "NAME [JSON] [--queue Q] [--priority N] [--timeout-ms N] [--file "
+         "INPUTS.jsonl]",
+         submit, "enqueue a task, or one for each line of a file"},
+        {"limit", "QUEUE N", limit, "let so many tasks of a queue run at once"},
+        {"show", "[ID]", show, "the last tasks, or one"},
+    };
+    return run_command(commands, sizeof commands / sizeof *commands, argc, argv);
+}

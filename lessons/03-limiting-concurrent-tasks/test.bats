@@ -1,0 +1,223 @@
+load ../../common/test/helpers
+
+# The states and process ids of a process's children: "S 123".
+children_of() {
+    cat /proc/[0-9]*/stat 2>/dev/null | awk -v parent="$1" '$4 == parent { print $3, $1 }'
+}
+
+connections() { sql "select count(*) from pg_stat_activity where application_name = '$SCHEMA'"; }
+
+@test "the demo ends well, and its rows prove it" {
+    run ./lesson
+    succeeds
+    prints 'All of it came true' 'three permits: 3 at once' 'it took longer than its timeout'
+    [ "$(sql "select string_agg(distinct status, ' ') from task where queue = 'night'")" = 'completed queued' ]
+}
+
+# A trigger, which looks at each commit, counts.  It takes a lock first: two commits at once
+# would not see each other.
+@test "a limit of three holds at every instant, for all workers, also when slots are killed" {
+    fresh
+    ./lesson limit mail 3
+    sql "create table seen (most int); insert into seen values (0);
+         create function count_running() returns trigger language plpgsql as \$\$
+         begin
+             perform pg_advisory_xact_lock(42);
+             update seen set most = greatest(most, (select count(*) from task where queue = 'mail' and status = 'running'));
+             return null;
+         end \$\$;
+         create constraint trigger count_running after update on task deferrable initially deferred
+         for each row when (new.status = 'running') execute function count_running()"
+    for _ in $(seq 2000); do echo '{"ms": 4}'; done >"$BATS_TMPDIR/2000"
+    ./lesson submit sleep --queue mail --file "$BATS_TMPDIR/2000" >/dev/null
+    workers= killed=0
+    for _ in 1 2 3 4; do
+        ./lesson worker --slots 4 --queue mail >>"$BATS_TMPDIR/said" 2>&1 3>&- &
+        workers="$workers $!"
+    done
+    until [ "$(sql "select count(*) from task where status in ('queued', 'running')")" -eq 0 ]; do
+        victim=$(sql "select split_part(split_part(worker, ':', 2), ' ', 1) from task where status = 'running' limit 1")
+        [ -z "$victim" ] || { kill -KILL "$victim" && killed=$((killed + 1)); } || :
+        sleep 0.05
+    done
+    kill $workers
+    wait $workers || :
+    echo "killed $killed slots"
+    [ "$killed" -gt 10 ]
+    most=$(sql 'select most from seen')
+    [ "$most" -eq 3 ] || { echo "$most ran at once"; return 1; }
+    [ "$(sql "select count(*) from task where status in ('completed', 'failed')")" -eq 2000 ]
+    [ "$(sql "select count(*) from permit where task_id is not null")" -eq 0 ]
+    [ "$(connections)" -eq 0 ]
+}
+
+@test "two claims on a queue with one permit: one gets a task" {
+    run tools race "$SCHEMA" race/permits.race
+    succeeds
+}
+
+@test "a permit comes back whatever ends its task" {
+    fresh
+    ./lesson limit default 1
+    sql "insert into task (name, input) values ('noop', '1'), ('no_such', '2'), ('noop', '3')"
+    ./lesson drain >/dev/null
+    statuses=$(sql "select string_agg(status, ' ' order by id) from task")
+    [ "$statuses" = 'completed failed completed' ] || { echo "the permit did not come back: $statuses"; return 1; }
+    run env CRASH_AT=2 ./lesson drain <<<"$(./lesson submit noop)"
+    fails 137
+    [ "$(sql 'select count(*) from permit where task_id = 4')" -eq 1 ]
+    sql "update task set status = 'failed', error = 'by hand', finished_at = now() where id = 4"
+    [ "$(sql 'select count(*) from permit where task_id is not null')" -eq 0 ]
+}
+
+@test "a claim does not wait for a permit that somebody has locked" {
+    fresh
+    ./lesson limit default 2
+    ./lesson submit noop
+    hold 'select from permit where n = 1 for update'
+    run env DATABASE_URL="$DATABASE_URL&options=-c%20lock_timeout%3D5000" ./lesson drain
+    succeeds
+    [ "$(sql 'select status from task')" = completed ]
+    let_go
+}
+
+@test "a limit that is lowered while tasks run: nothing new begins before it holds" {
+    run tools race "$SCHEMA" race/lower-limit.race
+    succeeds
+    fresh
+    ./lesson limit default 0
+    ./lesson submit noop
+    ./lesson drain
+    [ "$(sql 'select status from task')" = queued ]
+    ./lesson limit default 1
+    ./lesson drain
+    [ "$(sql 'select status from task')" = completed ]
+    run ./lesson limit default -1
+    fails 2 'N takes a whole number from 0 to 1000'
+}
+
+@test "a task over its time is killed, and says why" {
+    fresh
+    TICK_MS=50 start ./lesson worker --slots 1
+    ./lesson submit sleep '{"ms": 600000}' --timeout-ms 200
+    ./lesson submit sleep '{"ms": 10}' --timeout-ms 60000
+    wait_until "select count(*) = 2 from task where status in ('completed', 'failed')"
+    [ "$(sql 'select status, error from task order by id')" = $'failed|it took longer than its timeout\ncompleted|' ]
+}
+
+# The supervisor is held while its slot ends the overdue task by itself and takes the next.
+@test "it is the overdue task that is killed, not the one that came after it" {
+    fresh
+    TICK_MS=50 POLL_MS=50 start ./lesson worker --slots 1
+    wait_until "select count(*) = 2 from pg_stat_activity where application_name = '$SCHEMA'"
+    ./lesson submit sleep '{"ms": 600}' --timeout-ms 100
+    ./lesson submit sleep '{"ms": 1500}'
+    wait_until 'select status = $$running$$ from task where id = 1'
+    kill -STOP "$STARTED"
+    wait_until 'select status = $$running$$ from task where id = 2'
+    kill -CONT "$STARTED"
+    wait_until "select count(*) = 2 from task where status in ('completed', 'failed')"
+    statuses=$(sql "select string_agg(status, ' ' order by id) from task")
+    [ "$statuses" = 'completed completed' ] || { echo "the wrong task was killed: $statuses"; return 1; }
+}
+
+@test "asked to stop, a worker finishes what runs and takes nothing new" {
+    fresh
+    for _ in 1 2 3 4 5; do ./lesson submit sleep '{"ms": 700}'; done
+    start ./lesson worker --slots 2
+    wait_until "select count(*) = 2 from task where status = 'running'"
+    kill -TERM "$STARTED"
+    wait "$STARTED"
+    [ "$(sql "select status, count(*) from task group by status order by status")" = $'completed|2\nqueued|3' ]
+    grep -q 'has stopped' "$BATS_TMPDIR/said"
+    [ "$(connections)" -eq 0 ]
+}
+
+@test "Ctrl-C, which reaches all processes of a worker, does the same; a second one stops at once" {
+    fresh
+    set -m
+    ./lesson submit sleep '{"ms": 700}'
+    start ./lesson worker --slots 2
+    wait_until "select status = 'running' from task where id = 1"
+    kill -INT -- "-$STARTED"
+    wait "$STARTED"
+    [ "$(sql 'select status from task where id = 1')" = completed ]
+    ./lesson submit sleep '{"ms": 600000}'
+    start ./lesson worker --slots 2
+    wait_until "select status = 'running' from task where id = 2"
+    kill -INT -- "-$STARTED"
+    wait_until_said 'stops; what runs is finished'
+    kill -INT -- "-$STARTED"
+    run wait "$STARTED"
+    grep -q "stopped at once: what was running stays 'running'" "$BATS_TMPDIR/said"
+    wait_until "select count(*) = 0 from pg_stat_activity where application_name = '$SCHEMA'"
+    [ "$(sql 'select status from task where id = 2')" = running ]
+}
+
+@test "a slot that dies is started again, and its task has failed, with the reason" {
+    fresh
+    start ./lesson worker --slots 1
+    ./lesson submit crash
+    ./lesson submit crash '{"signal": 15}'
+    ./lesson submit noop
+    wait_until "select status = 'completed' from task where id = 3"
+    [ "$(sql 'select status, error from task where id = 1')" = 'failed|its process died of signal 9' ]
+    [ -z "$(children_of "$STARTED" | grep '^Z')" ]
+    [ "$(connections)" -eq 2 ]
+}
+
+@test "a slot that dies while the worker stops is reported all the same" {
+    fresh
+    start ./lesson worker --slots 1
+    ./lesson submit sleep '{"ms": 600000}'
+    wait_until "select status = 'running' from task"
+    kill -TERM "$STARTED"
+    wait_until_said 'stops; what runs is finished'
+    kill -KILL "$(sql "select split_part(split_part(worker, ':', 2), ' ', 1) from task")"
+    wait "$STARTED"
+    [ "$(sql 'select status, error from task')" = 'failed|its process died of signal 9' ]
+}
+
+@test "slots end when their supervisor is gone" {
+    fresh
+    start ./lesson worker --slots 3
+    ./lesson submit sleep '{"ms": 500}'
+    wait_until "select status = 'running' from task"
+    [ "$(connections)" -eq 4 ]
+    kill -KILL "$STARTED"
+    wait_until "select status = 'completed' from task"
+    for _ in $(seq 100); do
+        [ "$(connections)" -gt 0 ] || break
+        sleep 0.1
+    done
+    left=$(connections)
+    sql "select pg_terminate_backend(pid) from pg_stat_activity where application_name = '$SCHEMA'" >/dev/null
+    [ "$left" -eq 0 ] || { echo "$left processes are still there"; return 1; }
+}
+
+@test "an idle worker of 16 slots runs at most six statements a second" {
+    fresh
+    start ./lesson worker --slots 16
+    wait_until "select count(*) = 17 from pg_stat_activity where application_name = '$SCHEMA'"
+    commits() { sql "select pg_stat_force_next_flush(), 1" >/dev/null 2>&1 || :; sleep 1.2; sql 'select xact_commit, extract(epoch from clock_timestamp()) from pg_stat_database where datname = current_database()'; }
+    IFS='|' read -r before then <<<"$(commits)"
+    sleep 5
+    IFS='|' read -r after now <<<"$(commits)"
+    rate=$(awk -v n=$((after - before)) -v t="$then" -v u="$now" 'BEGIN { printf "%.1f", (n - 4) / (u - t) }')
+    echo "$rate statements a second"
+    awk -v r="$rate" 'BEGIN { exit !(r <= 6 && r > 0.5) }'
+}
+
+@test "Postgres goes away and comes back: the worker survives, and complains in a few lines" {
+    fresh
+    start ./lesson worker --slots 4
+    wait_until "select count(*) = 5 from pg_stat_activity where application_name = '$SCHEMA'"
+    env -u DATABASE_URL sh "$GUIDE/common/postgres.sh" stop >/dev/null
+    sleep 2
+    env -u DATABASE_URL sh "$GUIDE/common/postgres.sh" start >/dev/null 2>&1
+    ./lesson submit noop
+    wait_until "select status = 'completed' from task"
+    wait_until_said 'is connected again'
+    lines=$(grep -c -e 'lost the connection' -e 'cannot connect' "$BATS_TMPDIR/said")
+    [ "$lines" -le 6 ] || { cat "$BATS_TMPDIR/said"; echo "$lines complaints"; return 1; }
+}
