@@ -414,6 +414,17 @@ select 1;'
     done
 }
 
+@test "the front page's commands work, pasted in order, and its links lead somewhere" {
+    cd "$GUIDE"
+    run sh common/test/readme excerpts README.md
+    succeeds
+    run sh common/test/readme excerpts CONTRIBUTING.md
+    succeeds
+    run sh common/test/readme paste README.md
+    succeeds
+    cd "lessons/$LESSON"
+}
+
 @test "make race, make break and make run say what is wrong" {
     run make -s race R=nothing
     fails 2 'make race R=name, with one of: '
