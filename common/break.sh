@@ -42,5 +42,5 @@ make -s -C "$copy" build
 if (cd "$copy" && ./lesson); then
     printf '\nThe demo did not notice. This test does:\n  %s\n' "$(sed -n 's/^Test: //p' "$patch")"
 else
-    printf '\nThat is what this line prevents. make run plays the sound version.\n'
+    printf '\nThat is what it prevents. make run plays the sound version.\n'
 fi

@@ -29,8 +29,8 @@ help:  # this list
 run: build  # the demo: makes the tables anew from schema.sql, tells its story
 	@$(WITH) ./lesson $(DEMO)
 
-show: build  # what is in the tables
-	@$(WITH) ./lesson show
+show: build  # what is in the tables; ID=7: all of one task
+	@$(WITH) ./lesson show $(ID)
 
 watch: build  # show, again and again, until Ctrl-C
 	@$(WITH) sh -c 'while clear && ./lesson show; do sleep 1; done'

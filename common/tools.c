@@ -50,21 +50,22 @@ static int checks, mistakes;
 /* "1, ada; 2, bob", "no row", "UPDATE 1" or "error: ..." */
 static char *describe(const PGresult *result)
 {
+    enum { MOST_ROWS = 100 };
     ExecStatusType status = PQresultStatus(result);
+    int rows = PQntuples(result), columns = PQnfields(result);
     if (status == PGRES_COMMAND_OK) return first_line(PQcmdStatus((PGresult *)result));
     if (status != PGRES_TUPLES_OK)
         return format("error: %s", PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY));
-    char *text = "";
-    for (int row = 0; row < PQntuples(result); row++)
-        for (int column = 0; column < PQnfields(result); column++)
-            text = format("%s%s%s", text,
-                          column ? ", "
-                          : row  ? "; "
-                                 : "",
-                          PQgetisnull(result, row, column)
-                              ? "null"
-                              : PQgetvalue(result, row, column));
-    return *text ? text : "no row";
+    char *text = rows ? "" : "no row";
+    for (int i = 0; i < (rows < MOST_ROWS ? rows : MOST_ROWS) * columns; i++) {
+        int row = i / columns, column = i % columns;
+        const char *gap = column ? ", " : row ? "; " : "";
+        text =
+            format("%s%s%s", text, gap,
+                   PQgetisnull(result, row, column) ? "null"
+                                                    : PQgetvalue(result, row, column));
+    }
+    return rows > MOST_ROWS ? format("%s; and %d more", text, rows - MOST_ROWS) : text;
 }
 
 static void take_answer(Session *s)
@@ -150,7 +151,8 @@ static char *check(Session *s, const char *expected)
     checks++;
     s->unseen_error = false;
     const char *actual = s->busy ? "waits" : s->result;
-    if (matches(actual, expected)) return format("-- %s", actual);
+    if (!strcmp(actual, expected)) return format("-- %s", actual);
+    if (matches(actual, expected)) return format("-- %.80s", actual);
     mistakes++;
     return format("-- %s   <== NOT \"%s\"", actual, expected);
 }
@@ -260,7 +262,7 @@ static void start_psql(void)
            format("%s -c search_path=%s",
                   getenv("PGOPTIONS") ? getenv("PGOPTIONS") : "", word(0)),
            true);
-    execlp("psql", "psql", "-q", NULL);
+    execlp("psql", "psql", NULL);
     die("there is no psql: make doctor says how to get it");
 }
 

@@ -68,7 +68,7 @@ let_go() {
 
 # Starts a program in the background; its output goes to a file, its process id to STARTED.
 start() {
-    "$@" >"$BATS_TMPDIR/said" 2>&1 3>&- &
+    (exec "$@") >"$BATS_TMPDIR/said" 2>&1 3>&- &
     STARTED=$!
 }
 

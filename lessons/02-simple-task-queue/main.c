@@ -51,6 +51,7 @@ static void *fail(Run *run, const char *how, ...)
 }
 
 static Function *find_function(const char *name);
+static const char *function_names(void);
 
 /* ---- one task, from its claim to its end ---- */
 
@@ -208,7 +209,8 @@ static void submit(void)
     const char *name = word(0), *file = option("--file");
     read_options();
     if (!find_function(name))
-        die_usage("there is no function \"%s\"; nothing was enqueued", name);
+        die_usage("there is no function \"%s\" (there are%s); nothing was enqueued",
+                  name, function_names());
     if (file && word(1)) die_usage("JSON or --file, not both; nothing was enqueued");
     const char *input = file ? NULL : check_input(word(1) ? word(1) : "null", "JSON");
     db = open_db(SCHEMA);
@@ -315,6 +317,19 @@ static pid_t start_worker(int number)
     exit(0);
 }
 
+static void wait_until_done(void)
+{
+    enum { PATIENCE_MS = 5000 };
+    double since = elapsed_ms();
+    for (int64_t n, before = 0; (n = get_int(one(db, "CountUnfinished"), "n"));
+         before = n) {
+        if (n != before) since = elapsed_ms();
+        expect(elapsed_ms() < since + PATIENCE_MS, "tasks go on until all are done");
+        expect(!waitpid(-1, NULL, WNOHANG), "workers live until they are stopped");
+        poll(NULL, 0, 20);
+    }
+}
+
 static void show_sixty_tasks(void)
 {
     enum { WORKERS = 3 };
@@ -323,8 +338,7 @@ static void show_sixty_tasks(void)
         add_task("write_letter", i == 13 ? "{}" : format("{\"to\": \"person %d\"}", i));
     quiet = true;
     for (int i = 0; i < WORKERS; i++) workers[i] = start_worker(i + 1);
-    for (; get_int(one(db, "CountUnfinished"), "n"); poll(NULL, 0, 20))
-        if (bury_the_dead()) die("a worker has ended; its reason stands above");
+    wait_until_done();
     for (int i = 0; i < WORKERS; i++) {
         kill(workers[i], SIGTERM);
         waitpid(workers[i], NULL, 0);
@@ -402,20 +416,30 @@ static void overload(void)
 
 /* ---- the program ---- */
 
+static const struct {
+    const char *name;
+    Function *function;
+} registry[] = {
+    {"noop", noop},
+    {"sleep", nap},
+    {"crash", crash},
+    {"write_letter", write_letter},
+};
+enum { FUNCTIONS = sizeof registry / sizeof *registry };
+
 static Function *find_function(const char *name)
 {
-    static const struct {
-        const char *name;
-        Function *function;
-    } registry[] = {
-        {"noop", noop},
-        {"sleep", nap},
-        {"crash", crash},
-        {"write_letter", write_letter},
-    };
-    for (size_t i = 0; i < sizeof registry / sizeof *registry; i++)
+    for (int i = 0; i < FUNCTIONS; i++)
         if (!strcmp(registry[i].name, name)) return registry[i].function;
     return NULL;
+}
+
+static const char *function_names(void)
+{
+    const char *names = "";
+    for (int i = 0; i < FUNCTIONS; i++)
+        names = format("%s %s", names, registry[i].name);
+    return names;
 }
 
 int main(int argc, char **argv)

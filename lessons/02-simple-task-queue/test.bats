@@ -96,7 +96,7 @@ load ../../common/test/helpers
     fresh
     refused() { local says=$1; shift; run ./lesson submit "$@"; one_line; fails 2 "$says"; }
     refused 'submit needs more. Usage: submit NAME [JSON]'
-    refused 'there is no function "no_such"; nothing was enqueued' no_such
+    refused 'there is no function "no_such" (there are noop sleep crash write_letter); nothing was enqueued' no_such
     refused "JSON: \$: it ends where ',' or '}' should be; nothing was enqueued" noop '{"a": 1'
     refused 'JSON: $.a: \u0000 cannot be stored in Postgres' noop '{"a": "\u0000"}'
     refused 'JSON: $.a: 9007199254740993 is not within 2^53' noop '{"a": 9007199254740993}'

@@ -54,6 +54,7 @@ static void *fail(Run *run, const char *how, ...)
 }
 
 static Function *find_function(const char *name);
+static const char *function_names(void);
 
 /* ---- one task, from its claim to its end ---- */
 
@@ -108,7 +109,7 @@ typedef struct {
     atomic_llong task;     // the process in the seat: what it runs, or 0
     atomic_bool idle;      // the process in the seat: it waits for the bell
     atomic_llong overdue;  // lookout: the task for which it is to be killed
-    atomic_int dead;       // supervisor: who died here; 0 when that is reported
+    atomic_int dead;       // supervisor: who died here; his successor clears it
     char death[80];        // supervisor: of what
 } Seat;
 
@@ -119,10 +120,9 @@ static struct {
 } * shared;
 
 static int slots;
-static pid_t demo_pid;  // a worker that the demo has started ends with it
-static int bell[2];     // a byte in this pipe wakes one idle slot
-static int
-    lifeline[2];  // only the supervisor holds its other end: it closes when that dies
+static pid_t demo_pid;   // a worker that the demo has started ends with it
+static int bell[2];      // a byte in this pipe wakes one idle slot
+static int lifeline[2];  // its other end only the supervisor holds
 
 static void ring(int times)
 {
@@ -178,10 +178,9 @@ static void look_for_work(void)
 {
     int idle = 0;
     for (int i = 1; i <= slots; i++) idle += shared->seat[i].idle;
-    if (idle)
-        ring((
-            int)get_int(one(db, "LookForWork", Text("queue", queue), Int("idle", idle)),
-                        "tasks"));
+    if (!idle) return;
+    Row *work = one(db, "LookForWork", Text("queue", queue), Int("idle", idle));
+    ring((int)get_int(work, "tasks"));
 }
 
 static void look_for_overdue(void)
@@ -268,18 +267,25 @@ static void note_death(int number, const char *why)
     seat->task = 0;
 }
 
+/* SIGCHLD of another process must not end the wait. */
+static int wait_for(pid_t pid, int options)
+{
+    int status = 0;
+    while (waitpid(pid, &status, options) < 0 && errno == EINTR) continue;
+    return status;
+}
+
 /* A process is stopped before it is killed: it may have come to its next task meanwhile. */
 static void kill_overdue(int number)
 {
     Seat *seat = &shared->seat[number];
-    int status;
     if (!seat->pid || !seat->overdue) return;
     kill(seat->pid, SIGSTOP);
-    waitpid(seat->pid, &status, WUNTRACED);
+    int status = wait_for(seat->pid, WUNTRACED);
     if (WIFSTOPPED(status) && seat->task != seat->overdue) kill(seat->pid, SIGCONT);
     else if (WIFSTOPPED(status)) {
         kill(seat->pid, SIGKILL);
-        waitpid(seat->pid, NULL, 0);
+        wait_for(seat->pid, 0);
         note_death(number, "it took longer than its timeout");
     } else note_death(number, cause_of_death(status));
     seat->overdue = 0;
@@ -306,7 +312,7 @@ static void fill_seats(void)
     }
 }
 
-static int busy_seats(void)
+static int unfinished_seats(void)
 {
     int busy = 0;
     for (int i = 1; i <= slots; i++)
@@ -323,13 +329,13 @@ static void stop_at_once(void)
 
 static void supervise(void)
 {
-    while (!shared->stopping || busy_seats()) {
+    while (!shared->stopping || unfinished_seats()) {
         if (asked_to_stop && !shared->stopping) {
             say("stops; what runs is finished");
             shared->stopping = true;
         }
         if (asked_to_stop > 1 || (demo_pid && getppid() != demo_pid)) stop_at_once();
-        if (shared->stopping) ring(busy_seats());
+        if (shared->stopping) ring(unfinished_seats());
         forget_memory();
         bury_the_dead();
         fill_seats();
@@ -337,7 +343,7 @@ static void supervise(void)
         poll(NULL, 0, 50);  // or until a signal comes
     }
     close(lifeline[1]);
-    while (wait(NULL) > 0) continue;
+    while (wait(NULL) > 0 || errno == EINTR) continue;
 }
 
 static void prepare_to_supervise(void)
@@ -439,7 +445,8 @@ static void submit(void)
     const char *name = word(0), *file = option("--file");
     read_options();
     if (!find_function(name))
-        die_usage("there is no function \"%s\"; nothing was enqueued", name);
+        die_usage("there is no function \"%s\" (there are%s); nothing was enqueued",
+                  name, function_names());
     if (file && word(1)) die_usage("JSON or --file, not both; nothing was enqueued");
     const char *input = file ? NULL : check_input(word(1) ? word(1) : "null", "JSON");
     db = open_db(SCHEMA);
@@ -622,19 +629,29 @@ static void demo(void)
 
 /* ---- the program ---- */
 
+static const struct {
+    const char *name;
+    Function *function;
+} registry[] = {
+    {"noop", noop},
+    {"sleep", nap},
+    {"crash", crash},
+};
+enum { FUNCTIONS = sizeof registry / sizeof *registry };
+
 static Function *find_function(const char *name)
 {
-    static const struct {
-        const char *name;
-        Function *function;
-    } registry[] = {
-        {"noop", noop},
-        {"sleep", nap},
-        {"crash", crash},
-    };
-    for (size_t i = 0; i < sizeof registry / sizeof *registry; i++)
+    for (int i = 0; i < FUNCTIONS; i++)
         if (!strcmp(registry[i].name, name)) return registry[i].function;
     return NULL;
+}
+
+static const char *function_names(void)
+{
+    const char *names = "";
+    for (int i = 0; i < FUNCTIONS; i++)
+        names = format("%s %s", names, registry[i].name);
+    return names;
 }
 
 int main(int argc, char **argv)

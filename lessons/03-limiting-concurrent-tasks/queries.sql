@@ -127,4 +127,4 @@ from task t
 where queue = @queue;
 
 -- name: ListPermits :many
-select queue, n, task_id, retired from permit order by queue, n;
+select queue, n, task_id, retired from permit where n > 0 order by queue, n;

@@ -1,0 +1,799 @@
+/* Lesson 04: task queue improvements.
+
+   What this program can do that the last could not: it survives the loss of a
+   worker, of its machine, of its connection.  A task that is lost is run again,
+   one that fails is tried again later, and one that kills whoever runs it is
+   given up in the end.
+
+   The idea:       one alarm, one token.  wake_at is when somebody must look at
+   a row; claim is who may write to it. The invariant:  a write by whoever has
+   lost the claim changes nothing. Still wrong:    a task that is run again
+   begins from its beginning, whatever it had done already (lesson 05). */
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cli.h"
+#include "db.h"
+#include "json.h"
+#include "memory.h"
+
+static Db *db;  // the connection of this process; each process opens its own
+static const char *queue = "default";
+static int poll_ms, tick_ms, lease_ms, backoff_ms;
+static bool quiet;
+
+/* ---- a run: what a task's function sees of its task ---- */
+
+typedef struct {
+    int64_t id;
+    const char *name;
+    const char *claim;  // the token that this attempt writes with
+    int attempt;        // the first is 1
+    const char *error;  // why it failed
+    bool for_good;      // and trying again makes no sense
+} Run;
+
+/* NULL means failed, with the reason in run->error: return fail(run, "no such
+ * card"). */
+typedef cJSON *Function(Run *run, const cJSON *input);
+
+static void *fail(Run *run, const char *how, ...) __attribute__((format(printf, 2, 3)));
+static void *fail(Run *run, const char *how, ...)
+{
+    va_list list;
+    va_start(list, how);
+    run->error = vformat(how, list);
+    va_end(list);
+    return NULL;
+}
+
+/* For errors that no other attempt will mend: return fail_for_good(run, "no
+ * such city"). */
+#define fail_for_good(run, ...) ((run)->for_good = true, fail(run, __VA_ARGS__))
+
+static Function *find_function(const char *name);
+static const char *function_names(void);
+
+/* ---- one task, from its claim to its end ---- */
+
+static int my_slot;
+
+static const char *worker_name(int pid)
+{
+    char host[64] = "";
+    gethostname(host, sizeof host - 1);
+    return format("%s:%d slot %d", host, pid, my_slot);
+}
+
+static Row *claim_task(void)
+{
+    return one(db, "ClaimTask", Text("queue", queue),
+               Text("worker", worker_name(getpid())), Int("lease_ms", lease_ms));
+}
+
+/* Whatever goes wrong from here on ends up in the task's row, and in no other
+ * place. */
+static const char *call_function(Run *run, const char *stored)
+{
+    char *why;
+    Function *function = find_function(run->name);
+    if (!function)
+        return fail_for_good(run, "this worker has no function \"%s\"", run->name);
+    cJSON *input = decode(stored, &why);
+    if (!input) return fail_for_good(run, "its input is no good: %s", why);
+    cJSON *output = function(run, input);
+    if (!output) return run->error ? NULL : fail(run, "it gave no reason");
+    char *text = encode(output, &why);
+    return text ? text : fail(run, "its output is no good: %s", why);
+}
+
+static void end_attempt(const Run *run)
+{
+    Row *end = one(db, "EndAttempt", Int("id", run->id), Text("claim", run->claim),
+                   Text("error", run->error), Int("again", !run->for_good),
+                   Int("backoff_ms", backoff_ms));
+    if (!end)
+        say("task %lld: the claim is lost, nothing was written", (long long)run->id);
+    else if (!quiet && !strcmp(get_text(end, "status"), "waiting"))
+        say("task %lld: %s; again in %s ms", (long long)run->id, run->error,
+            get_text(end, "again_in_ms"));
+    else if (!quiet) say("task %lld failed: %s", (long long)run->id, run->error);
+}
+
+static void run_task(const Row *task)
+{
+    Run run = {.id = get_int(task, "id"),
+               .name = get_text(task, "name"),
+               .claim = get_text(task, "claim"),
+               .attempt = (int)get_int(task, "attempt")};
+    const char *output = call_function(&run, get_json(task, "input"));
+    if (!output) end_attempt(&run);
+    else if (!exec(db, "CompleteTask", Int("id", run.id), Text("claim", run.claim),
+                   Json("output", output)))
+        say("task %lld: the claim is lost, nothing was written", (long long)run.id);
+    else if (!quiet) say("task %lld completed", (long long)run.id);
+}
+
+/* ---- what the processes of a worker share ---- */
+
+enum { MOST_SLOTS = 64, PAUSE_MS = 500 };
+
+/* Each field has one writer.  What the process in the seat writes passes to the
+   supervisor when that process is dead. */
+typedef struct {
+    pid_t pid;          // supervisor: the process in this seat, or 0
+    double started;     // supervisor: when it was
+    atomic_int run;     // the process in the seat: how often it wrote the next two;
+                        // odd: it does
+    int64_t task;       // the process in the seat: what it runs, or 0
+    char claim[40];     // the process in the seat: with which token
+    atomic_bool idle;   // the process in the seat: it waits for the bell
+    atomic_int doomed;  // lookout: the run for which it is to be killed, or 0
+    char why[40];       // lookout: and why
+    atomic_int dead;    // supervisor: who died here; 0 when that is reported
+    char death[80];     // supervisor: of what
+} Seat;
+
+static struct {
+    Seat seat[MOST_SLOTS + 1];  // the slots; number 0 is the lookout
+    atomic_bool connected;      // the lookout is
+    atomic_bool stopping;
+} * shared;
+
+static int slots;
+static pid_t demo_pid;   // a worker that the demo has started ends with it
+static int bell[2];      // a byte in this pipe wakes one idle slot
+static int lifeline[2];  // its other end only the supervisor holds
+
+static void ring(int times)
+{
+    while (times-- > 0 && write(bell[1], "!", 1) == 1) continue;
+}
+
+static bool supervisor_is_gone(int wait_ms)
+{
+    return poll(&(struct pollfd){.fd = lifeline[0]}, 1, wait_ms) > 0;
+}
+
+/* ---- a slot: runs one task at a time ---- */
+
+static void note_run(Seat *seat, const Row *task)
+{
+    seat->run++;
+    seat->task = task ? get_int(task, "id") : 0;
+    snprintf(seat->claim, sizeof seat->claim, "%s",
+             task ? get_text(task, "claim") : "");
+    seat->run++;
+}
+
+/* Whoever takes a dead process's seat says what became of its task.  The claim
+   in the task's row names its owner, so it is found however early the owner
+   died. */
+static void report_the_dead(Seat *seat)
+{
+    if (!seat->dead) return;
+    Row *task = many(db, "EndAttemptOf", Text("worker", worker_name(seat->dead)),
+                     Text("error", seat->death), Int("backoff_ms", backoff_ms));
+    if (task)
+        say("task %s, now %s: %s", get_text(task, "id"), get_text(task, "status"),
+            seat->death);
+    seat->dead = 0;
+}
+
+static void wait_for_bell(Seat *seat)
+{
+    struct pollfd ends[] = {{.fd = bell[0], .events = POLLIN}, {.fd = lifeline[0]}};
+    seat->idle = true;
+    poll(ends, 2, -1);
+    seat->idle = false;
+    if (read(bell[0], &(char){0}, 1) < 0) return;  // somebody else was faster
+}
+
+static void be_slot(Seat *seat)
+{
+    report_the_dead(seat);
+    while (!shared->stopping && !supervisor_is_gone(0)) {
+        forget_memory();
+        Row *task = claim_task();
+        if (!task) {
+            wait_for_bell(seat);
+            continue;
+        }
+        note_run(seat, task);
+        run_task(task);
+        note_run(seat, NULL);
+    }
+}
+
+/* ---- the lookout: does what concerns all slots ---- */
+
+static void look_for_work(void)
+{
+    int idle = 0;
+    for (int i = 1; i <= slots; i++) idle += shared->seat[i].idle;
+    if (!idle) return;
+    Row *work = one(db, "LookForWork", Text("queue", queue), Int("idle", idle));
+    ring((int)get_int(work, "tasks"));
+}
+
+/* Whatever is past its alarm, of whichever worker. */
+static void sweep(void)
+{
+    for (Row *row = many(db, "SweepTasks"); row; row = row->next)
+        if (strcmp(get_text(row, "was"), "waiting"))
+            say("task %s, now %s: %s", get_text(row, "id"), get_text(row, "status"),
+                get_text(row, "error"));
+}
+
+/* One heartbeat does three things: it renews the leases of our living slots,
+   and learns who was cancelled, took too long, or has lost its claim.  What a
+   slot writes while we read is left for the next tick. */
+static void beat(void)
+{
+    Seat now[MOST_SLOTS + 1];
+    const char *ids = "", *claims = "", *gap = "";
+    for (int i = 1; i <= slots; i++) {
+        Seat *seat = &shared->seat[i];
+        memcpy(&now[i], seat, sizeof *seat);
+        if (!seat->pid || !now[i].task || now[i].run % 2 || now[i].run != seat->run) {
+            now[i].task = 0;
+            continue;
+        }
+        exec(db, "RenewLease", Int("id", now[i].task), Text("claim", now[i].claim),
+             Int("lease_ms", lease_ms));
+        ids = format("%s%s%lld", ids, gap, (long long)now[i].task);
+        claims = format("%s%s%s", claims, gap, now[i].claim);
+        gap = ",";
+    }
+    if (!*ids) return;
+    Row *row = many(db, "FindDoomed", Text("ids", format("{%s}", ids)),
+                    Text("claims", format("{%s}", claims)));
+    for (; row; row = row->next)
+        for (int i = 1; i <= slots; i++)
+            if (now[i].task && !strcmp(now[i].claim, get_text(row, "claim"))) {
+                snprintf(shared->seat[i].why, sizeof shared->seat[i].why, "%s",
+                         get_text(row, "why"));
+                shared->seat[i].doomed = now[i].run;
+            }
+}
+
+static void be_lookout(void)
+{
+    double next_tick = 0;
+    shared->connected = true;
+    while (!supervisor_is_gone(poll_ms)) {
+        forget_memory();
+        if (!shared->stopping) look_for_work();
+        if (elapsed_ms() < next_tick) continue;
+        sweep();
+        beat();
+        next_tick = elapsed_ms() + tick_ms;
+    }
+}
+
+/* ---- the supervisor: forks the others, and starts again what dies ---- */
+
+static volatile sig_atomic_t asked_to_stop;  // how often
+static void count_signal(int number) { (void)number, asked_to_stop++; }
+static void wake_up(int number) { (void)number; }
+
+static void start_process(int number)
+{
+    Seat *seat = &shared->seat[number];
+    bool again = seat->started && !number;  // a lookout whose connection was lost
+    seat->started = elapsed_ms();
+    seat->idle = false;
+    pid_t pid = fork();
+    if (pid < 0) die("cannot fork: %s", strerror(errno));
+    if (pid > 0) {
+        seat->pid = pid;  // only here: the child would write its 0 into the same memory
+        return;
+    }
+    signal(SIGINT, SIG_IGN);  // Ctrl-C is for the supervisor
+    signal(SIGTERM, SIG_IGN);
+    signal(SIGCHLD, SIG_DFL);
+    close(lifeline[1]);
+    my_slot = number;
+    if (number) speak_as("slot %d", number);
+    else speak_as("lookout");
+    if (again && !freopen("/dev/null", "w", stderr))
+        exit(1);  // it has complained already
+    db = open_db(SCHEMA);
+    if (again) say("is connected again");
+    if (number) be_slot(seat);
+    else be_lookout();
+    close_db(db);
+    exit(0);
+}
+
+static const char *cause_of_death(int status)
+{
+    if (!status) return NULL;  // it came to its end
+    return WIFSIGNALED(status)
+               ? format("its process died of signal %d", WTERMSIG(status))
+               : format("its process ended with status %d", WEXITSTATUS(status));
+}
+
+static void note_death(int number, const char *why)
+{
+    Seat *seat = &shared->seat[number];
+    if (!number) shared->connected = false;
+    else if (why && !seat->dead) {
+        seat->dead = seat->pid;
+        snprintf(seat->death, sizeof seat->death, "%s", why);
+        say("slot %d is gone: %s", number, why);
+    }
+    seat->pid = 0;
+    seat->task = 0;
+    seat->run += 2 + seat->run % 2;
+}
+
+/* SIGCHLD of another process must not end the wait. */
+static int wait_for(pid_t pid, int options)
+{
+    int status = 0;
+    while (waitpid(pid, &status, options) < 0 && errno == EINTR) continue;
+    return status;
+}
+
+/* A process is stopped before it is killed: it may have come to its next task
+ * meanwhile. */
+static void kill_doomed(int number)
+{
+    Seat *seat = &shared->seat[number];
+    if (!seat->pid || !seat->doomed) return;
+    kill(seat->pid, SIGSTOP);
+    int status = wait_for(seat->pid, WUNTRACED);
+    if (WIFSTOPPED(status) && seat->run != seat->doomed) kill(seat->pid, SIGCONT);
+    else if (WIFSTOPPED(status)) {
+        kill(seat->pid, SIGKILL);
+        wait_for(seat->pid, 0);
+        note_death(number, seat->why);
+    } else note_death(number, cause_of_death(status));
+    seat->doomed = 0;
+}
+
+static void bury_the_dead(void)
+{
+    int status;
+    for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;)
+        for (int i = 0; i <= slots; i++)
+            if (shared->seat[i].pid == pid) note_death(i, cause_of_death(status));
+}
+
+/* Slots are started when the lookout has a connection: one complaint is enough.
+   None is started twice within PAUSE_MS. */
+static void fill_seats(void)
+{
+    for (int i = 0; i <= slots; i++) {
+        Seat *seat = &shared->seat[i];
+        if (seat->pid || (i && !shared->connected)) continue;
+        if (i && shared->stopping && !seat->dead) continue;
+        if (seat->started && elapsed_ms() < seat->started + PAUSE_MS) continue;
+        start_process(i);
+    }
+}
+
+static int unfinished_seats(void)
+{
+    int busy = 0;
+    for (int i = 1; i <= slots; i++)
+        busy += shared->seat[i].pid || shared->seat[i].dead;
+    return busy;
+}
+
+static void stop_at_once(void)
+{
+    for (int i = 0; i <= slots; i++)
+        if (shared->seat[i].pid) kill(shared->seat[i].pid, SIGKILL);
+    die("stopped at once: what was running stays 'running'");
+}
+
+static void supervise(void)
+{
+    while (!shared->stopping || unfinished_seats()) {
+        if (asked_to_stop && !shared->stopping) {
+            say("stops; what runs is finished");
+            shared->stopping = true;
+        }
+        if (asked_to_stop > 1 || (demo_pid && getppid() != demo_pid)) stop_at_once();
+        if (shared->stopping) ring(unfinished_seats());
+        forget_memory();
+        bury_the_dead();
+        fill_seats();
+        for (int i = 1; i <= slots; i++) kill_doomed(i);
+        poll(NULL, 0, 50);  // or until a signal comes
+    }
+    close(lifeline[1]);
+    while (wait(NULL) > 0 || errno == EINTR) continue;
+}
+
+static void prepare_to_supervise(void)
+{
+    shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE,
+                  MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (shared == MAP_FAILED) die("no shared memory: %s", strerror(errno));
+    if (pipe(bell) < 0 || pipe(lifeline) < 0) die("no pipe: %s", strerror(errno));
+    fcntl(bell[0], F_SETFL, O_NONBLOCK);
+    fcntl(bell[1], F_SETFL, O_NONBLOCK);
+    sigaction(SIGINT, &(struct sigaction){.sa_handler = count_signal}, NULL);
+    sigaction(SIGTERM, &(struct sigaction){.sa_handler = count_signal}, NULL);
+    sigaction(SIGCHLD, &(struct sigaction){.sa_handler = wake_up}, NULL);
+}
+
+/* ---- commands ---- */
+
+static void read_options(void)
+{
+    poll_ms = env_ms("POLL_MS", 200);
+    tick_ms = env_ms("TICK_MS", 1000);
+    lease_ms = env_ms("LEASE_MS", 10000);
+    backoff_ms = env_ms("BACKOFF_MS", 1000);
+    if (lease_ms < 3 * tick_ms)
+        die_usage(
+            "LEASE_MS is at least three times TICK_MS, or healthy tasks are lost");
+    if (option("--queue")) queue = option("--queue");
+}
+
+static void worker(void)
+{
+    read_options();
+    slots = (int)option_number("--slots", 4, 1, MOST_SLOTS);
+    close_db(open_db(SCHEMA));  // checks every statement, for all that we fork
+    prepare_to_supervise();
+    say("%d slots for queue \"%s\"; Ctrl-C ends it", slots, queue);
+    supervise();
+    say("has stopped");
+}
+
+/* One process, no forks, until nothing is queued or due: for tests and
+ * debuggers. */
+static void drain(void)
+{
+    read_options();
+    db = open_db(SCHEMA);
+    arm_crash("");
+    for (Row *task, *swept = NULL;;) {
+        forget_memory();
+        if ((task = claim_task())) run_task(task);
+        else if (!(swept = many(db, "SweepTasks"))) break;
+    }
+    close_db(db);
+}
+
+/* The input as encode() writes it, or the end of the program. */
+static const char *check_input(const char *text, const char *where)
+{
+    char *why, *canonical = NULL;
+    cJSON *input = decode(text, &why);
+    if (input) canonical = encode(input, &why);
+    if (!canonical) die_usage("%s: %s; nothing was enqueued", where, why);
+    return canonical;
+}
+
+/* An option that is null in the row if it is not given. */
+static Arg optional(const char *parameter, const char *name)
+{
+    return option(name) ? Int(parameter, option_number(name, 0, 1, 86400000))
+                        : Text(parameter, NULL);
+}
+
+static void enqueue(const char *name, const char *input)
+{
+    Row *task =
+        one(db, "EnqueueTask", Text("queue", queue), Text("name", name),
+            Json("input", input),
+            Int("priority", option_number("--priority", 0, -1000000, 1000000)),
+            Int("delay_ms", option_number("--delay-ms", 0, 0, 2000000000)),
+            optional("timeout_ms", "--timeout-ms"),
+            optional("patience_ms", "--patience-ms"), Text("key", option("--key")));
+    printf("%s\n", get_text(task, "id"));
+}
+
+/* All lines are looked at before the first is enqueued, and enqueued in one
+ * transaction. */
+static void submit_file(const char *name, const char *path)
+{
+    enum { MOST = 1000000 };
+    FILE *stream = fopen(path, "r");
+    if (!stream) die_usage("%s: %s", path, strerror(errno));
+    const char **inputs = take(sizeof *inputs * MOST);
+    char *line = NULL;
+    size_t size = 0;
+    int count = 0;
+    for (ssize_t length; (length = getline(&line, &size, stream)) > 0; count++) {
+        const char *where = format("%s:%d", path, count + 1);
+        if (count == MOST) die_usage("%s: more than %d lines", where, MOST);
+        if (strlen(line) != (size_t)length)
+            die_usage("%s: a NUL byte; nothing was enqueued", where);
+        inputs[count] = check_input(line, where);
+    }
+    if (ferror(stream)) die_usage("%s: %s", path, strerror(errno));
+    free(line);
+    fclose(stream);
+    exec(db, "Begin");
+    for (int i = 0; i < count; i++) enqueue(name, inputs[i]);
+    exec(db, "Commit");
+}
+
+static void submit(void)
+{
+    const char *name = word(0), *file = option("--file");
+    read_options();
+    if (!find_function(name))
+        die_usage("there is no function \"%s\" (there are%s); nothing was enqueued",
+                  name, function_names());
+    if (file && word(1)) die_usage("JSON or --file, not both; nothing was enqueued");
+    if (file && option("--key"))
+        die_usage("a key is for one task, not for a file; nothing was enqueued");
+    const char *input = file ? NULL : check_input(word(1) ? word(1) : "null", "JSON");
+    db = open_db(SCHEMA);
+    if (file) submit_file(name, file);
+    else enqueue(name, input);
+    close_db(db);
+}
+
+static void show(void)
+{
+    int64_t id = word(0) ? word_number(0, "ID", 1, INT64_MAX) : 0;
+    db = open_db(SCHEMA);
+    Row *rows = id ? one(db, "ShowTask", Int("id", id)) : many(db, "ListTasks");
+    if (id && !rows) die("there is no task %lld", (long long)id);
+    print_rows(rows);
+    int64_t age = get_int(one(db, "OldestSnapshot"), "age_s");
+    if (age > 60)
+        say("a transaction has been open for %lld s and keeps dead rows alive",
+            (long long)age);
+    close_db(db);
+}
+
+static void change_task(const char *statement, const char *what)
+{
+    int64_t id = word_number(0, "ID", 1, INT64_MAX);
+    db = open_db(SCHEMA);
+    if (!one(db, statement, Int("id", id)))
+        die("task %lld is not there, or cannot be %s", (long long)id, what);
+    close_db(db);
+}
+
+static void cancel_task(void) { change_task("CancelTask", "cancelled any more"); }
+static void retry_task(void) { change_task("RetryTask", "retried: it has not failed"); }
+
+static void limit(void)
+{
+    int64_t most = word_number(1, "N", 0, 1000);
+    db = open_db(SCHEMA);
+    exec(db, "SetLimit", Text("queue", word(0)), Int("most", most));
+    print_rows(many(db, "ListPermits"));
+    close_db(db);
+}
+
+/* ---- functions: yours would stand here ---- */
+
+static double number_in(const cJSON *input, const char *key)
+{
+    const cJSON *n = cJSON_GetObjectItemCaseSensitive(input, key);
+    return cJSON_IsNumber(n) ? n->valuedouble : 0;
+}
+
+static cJSON *noop(Run *run, const cJSON *input)
+{
+    (void)run, (void)input;
+    return cJSON_CreateNull();
+}
+
+static cJSON *nap(Run *run, const cJSON *input)
+{
+    (void)run;
+    int ms = (int)number_in(input, "ms");
+    nanosleep(&(struct timespec){.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L},
+              NULL);
+    return cJSON_CreateNull();
+}
+
+/* Kills its own process, with {"signal": 11} or else with SIGKILL. */
+static cJSON *crash(Run *run, const cJSON *input)
+{
+    int number = (int)number_in(input, "signal");
+    signal(number, SIG_DFL);
+    raise(number ? number : SIGKILL);
+    return fail(run, "it survived signal %d", number);
+}
+
+/* {"ms": 200, "fail": 2, "for_good": true}: pays, takes its time, and fails twice. */
+static cJSON *pay(Run *run, const cJSON *input)
+{
+    exec(db, "Pay", Int("task_id", run->id));
+    nap(run, input);
+    if (cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(input, "for_good")))
+        return fail_for_good(run, "the card is stolen");
+    if (number_in(input, "fail") >= run->attempt)
+        return fail(run, "the bank does not answer");
+    return cJSON_CreateString("paid");
+}
+
+/* ---- the demo ---- */
+
+static void expect(bool came_true, const char *claim)
+{
+    if (!came_true) die("this did not come true: %s", claim);
+}
+
+static void add_task(const char *name, const char *input)
+{
+    one(db, "EnqueueTask", Text("queue", queue), Text("name", name),
+        Json("input", input), Int("priority", 0), Int("delay_ms", 0),
+        Text("timeout_ms", NULL), Text("patience_ms", NULL), Text("key", NULL));
+}
+
+/* In a process group of its own, so that a signal can reach all of it, like the loss of a
+   machine. */
+static pid_t start_worker(int number, int with_slots)
+{
+    pid_t pid = fork();
+    if (pid < 0) die("cannot fork: %s", strerror(errno));
+    setpgid(pid, 0);  // both say it: whoever comes first
+    if (pid > 0) return pid;
+    leave_db(db);
+    speak_as("worker %d", number);
+    demo_pid = getppid();
+    slots = with_slots;
+    prepare_to_supervise();
+    supervise();
+    exit(0);
+}
+
+static void stop_worker(pid_t pid)
+{
+    kill(pid, SIGTERM);
+    if (waitpid(pid, NULL, 0) < 0) die("a worker is gone");
+}
+
+static void wait_for_running(int tasks)
+{
+    while (get_int(one(db, "CountRunning"), "n") < tasks) poll(NULL, 0, 10);
+}
+
+static void wait_until_done(void)
+{
+    enum { PATIENCE_MS = 8000 };
+    double since = elapsed_ms();
+    for (int64_t n, before = 0; (n = get_int(one(db, "CountUnfinished"), "n"));
+         before = n) {
+        if (n != before) since = elapsed_ms();
+        expect(elapsed_ms() < since + PATIENCE_MS, "tasks go on until all are done");
+        expect(!waitpid(-1, NULL, WNOHANG), "workers live until they are stopped");
+        poll(NULL, 0, 20);
+    }
+}
+
+static void show_lost_worker(void)
+{
+    for (int i = 0; i < 12; i++) add_task("pay", "{\"ms\": 200}");
+    pid_t first = start_worker(1, 4);
+    wait_for_running(4);
+    say("kill -9 to worker 1 and all its processes, with four tasks in their hands");
+    kill(-first, SIGKILL);
+    waitpid(first, NULL, 0);
+    pid_t second = start_worker(2, 4);
+    wait_until_done();
+    stop_worker(second);
+    print_rows(many(db, "ListAgain"));
+    Row *count = one(db, "CountPayments");
+    say("%s payments, tried %s times", get_text(count, "payments"),
+        get_text(count, "tries"));
+    expect(get_int(count, "payments") == 12 && get_int(count, "tries") == 16,
+           "twelve tasks are done, and only the four that were lost were tried twice");
+}
+
+static void show_poison(void)
+{
+    add_task("crash", "null");
+    for (int i = 0; i < 3; i++) add_task("noop", "null");
+    pid_t pid = start_worker(3, 2);
+    wait_until_done();
+    stop_worker(pid);
+    Row *task = one(db, "ShowTask", Int("id", 13));
+    say("task 13 is %s after %s attempts: %s", get_text(task, "status"),
+        get_text(task, "attempt"), get_text(task, "error"));
+    expect(!strcmp(get_text(task, "status"), "failed"),
+           "poison is given up in the end");
+}
+
+static void show_fence(void)
+{
+    add_task("pay", "{\"ms\": 300}");
+    pid_t frozen = start_worker(4, 1);
+    wait_for_running(1);
+    say("worker 4 is frozen (SIGSTOP), for longer than its lease");
+    kill(-frozen, SIGSTOP);
+    pid_t other = start_worker(5, 1);
+    wait_until_done();
+    stop_worker(other);
+    say("another one has done its task; worker 4 is thawed");
+    kill(-frozen, SIGCONT);
+    add_task("noop", "null");
+    wait_until_done();
+    stop_worker(frozen);
+    Row *task = one(db, "ShowTask", Int("id", 17));
+    say("task 17 is %s, attempt %s", get_text(task, "status"),
+        get_text(task, "attempt"));
+    expect(!strcmp(get_text(task, "attempt"), "2 of 5"),
+           "the one who lost the claim changed nothing");
+}
+
+static void demo(void)
+{
+    poll_ms = env_ms("POLL_MS", 50);
+    tick_ms = env_ms("TICK_MS", 100);
+    lease_ms = env_ms("LEASE_MS", 1000);
+    backoff_ms = env_ms("BACKOFF_MS", 50);
+    quiet = true;
+    db = fresh_db(SCHEMA);
+    headline("A worker is lost: its tasks are found when their leases end");
+    show_lost_worker();
+    headline(
+        "Poison: a task that kills whoever runs it is given up, and the others pass");
+    show_poison();
+    headline("Frozen and thawed: whoever has lost the claim changes nothing");
+    show_fence();
+    headline("All of it came true.  But four payments were tried twice: lesson 05.");
+    close_db(db);
+}
+
+/* ---- the program ---- */
+
+static const struct {
+    const char *name;
+    Function *function;
+} registry[] = {
+    {"noop", noop},
+    {"sleep", nap},
+    {"crash", crash},
+    {"pay", pay},
+};
+enum { FUNCTIONS = sizeof registry / sizeof *registry };
+
+static Function *find_function(const char *name)
+{
+    for (int i = 0; i < FUNCTIONS; i++)
+        if (!strcmp(registry[i].name, name)) return registry[i].function;
+    return NULL;
+}
+
+static const char *function_names(void)
+{
+    const char *names = "";
+    for (int i = 0; i < FUNCTIONS; i++)
+        names = format("%s %s", names, registry[i].name);
+    return names;
+}
+
+int main(int argc, char **argv)
+{
+    static const Command commands[] = {
+        {"", "", demo, "the demo"},
+        {"worker", "[--slots N] [--queue Q]", worker, "run tasks, so many at a time"},
+        {"drain", "[--queue Q]", drain, "run what is queued, in this process, and end"},
+        {"submit",
+         "NAME [JSON] [--queue Q] [--priority N] [--timeout-ms N] [--delay-ms N] "
+         "[--patience-ms N] [--key K] [--file INPUTS.jsonl]",
+         submit, "enqueue a task, or one for each line of a file"},
+        {"cancel", "ID", cancel_task, "at once, or within a tick if it runs"},
+        {"retry", "ID", retry_task, "give a failed task one more attempt"},
+        {"limit", "QUEUE N", limit, "let so many tasks of a queue run at once"},
+        {"show", "[ID]", show, "the last tasks, or one"},
+    };
+    return run_command(commands, sizeof commands / sizeof *commands, argc, argv);
+}

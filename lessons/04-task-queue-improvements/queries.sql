@@ -1,0 +1,236 @@
+-- Every statement that main.c sends, under the name by which main.c asks for it, in the order of
+-- a task's life.
+
+-- name: Begin :exec
+begin;
+
+-- name: Commit :exec
+commit;
+
+-- name: EnqueueTask :one
+-- Part of the caller's transaction: nobody sees the task before that commits.  Of two with
+-- the same key, the second gets the id of the first, also when both come at once.
+insert into task (queue, name, input, priority, timeout_ms, patience_ms, key, status, wake_at)
+values (@queue, @name, @input, @priority, @timeout_ms, @patience_ms, @key,
+        case when @delay_ms::int > 0 then 'waiting' else 'queued' end,
+        now() + coalesce(nullif(@delay_ms::int, 0), @patience_ms::int) * interval '1 ms')
+on conflict (queue, key) where key is not null do update set key = excluded.key
+returning id;
+
+-- name: ClaimTask :one
+-- Two workers never get the same task, and none waits for another.  On a limited queue the
+-- task comes with a free permit, or not at all; while a permit that was retired is still in
+-- use, nothing new begins.
+with free as (
+    select n
+    from permit
+    where queue = @queue and task_id is null and not retired
+      and not exists (
+        select from permit
+        where queue = @queue and task_id is not null and retired)
+    order by n
+    limit 1
+    for update
+    skip locked
+), next as (
+    select id
+    from task
+    where queue = @queue and status = 'queued'
+      and (exists (select from free) or not exists (select from permit where queue = @queue))
+    order by priority desc, id
+    limit 1
+    for update
+    skip locked
+), given as (
+    update permit
+    set task_id = next.id
+    from free, next
+    where permit.queue = @queue and permit.n = free.n
+)
+update task
+set status = 'running', worker = @worker, started_at = now(), permit = (select n from free),
+    attempt = attempt + 1, claim = gen_random_uuid(),
+    wake_at = now() + @lease_ms::int * interval '1 ms'
+where id = any (array(select id from next))
+returning id, name, input, attempt, max_attempts, claim;
+
+-- name: CompleteTask :exec
+-- The fence: whoever has lost the claim changes no row, and learns of it.
+update task
+set status = 'completed', output = @output, error = null, finished_at = now(),
+    claim = null, wake_at = null
+where id = @id and claim = @claim;
+
+-- name: EndAttempt :one
+-- Failed.  Again later, if there is an attempt left and @again says that it makes sense.
+with this as (
+    select id, attempt, attempt < max_attempts and @again::int = 1 as again
+    from task
+    where id = @id and claim = @claim
+    for no key update
+)
+update task
+set status = case when again then 'waiting' else 'failed' end,
+    wake_at = case when again then now() + back_off(this.attempt, @backoff_ms) end,
+    finished_at = case when not again then now() end,
+    error = @error, claim = null
+from this
+where task.id = this.id
+returning status, coalesce(extract(epoch from wake_at - now()) * 1000, 0)::int as again_in_ms;
+
+-- name: EndAttemptOf :many
+-- A dead process cannot say what it ran, but its claim does.
+with this as (
+    select id, attempt, attempt < max_attempts as again
+    from task
+    where worker = @worker and status = 'running'
+    for no key update
+)
+update task
+set status = case when again then 'waiting' else 'failed' end,
+    wake_at = case when again then now() + back_off(this.attempt, @backoff_ms) end,
+    finished_at = case when not again then now() end,
+    error = @error, claim = null
+from this
+where task.id = this.id
+returning task.id, status;
+
+-- name: SweepTasks :many
+-- Whatever is past its alarm.  Recovery is a property of the rows: any lookout can do it.
+with expired as (
+    select id, status, attempt < max_attempts as may_try, patience_ms
+    from task
+    where wake_at <= now()
+    order by wake_at
+    limit 1000
+    for update
+    skip locked
+)
+update task
+set status = case when expired.status = 'waiting' then 'queued'
+                  when expired.status = 'running' and may_try then 'queued'
+                  else 'failed' end,
+    wake_at = case when expired.status = 'waiting'
+                   then now() + expired.patience_ms * interval '1 ms' end,
+    error = case expired.status when 'running' then 'its worker was lost'
+                                when 'queued' then 'it waited too long in the queue'
+                                else task.error end,
+    finished_at = case when expired.status = 'queued' or expired.status = 'running' and not may_try
+                       then now() end,
+    claim = null
+from expired
+where task.id = expired.id
+returning task.id, expired.status as was, task.status, task.error;
+
+-- name: RenewLease :exec
+-- One task a statement, and it waits for its row: passed over while it is locked, a busy task
+-- could be passed over until its lease is gone.
+update task
+set wake_at = now() + @lease_ms::int * interval '1 ms'
+where id = @id and claim = @claim
+  and wake_at < now() + @lease_ms::int * interval '1 ms' * 2 / 3;
+
+-- name: FindDoomed :many
+-- Which of our claims are to be stopped?  That a claim is not there is not enough: a task
+-- that has just ended looks the same.
+select mine.claim,
+       case when task.status = 'cancelled' then 'it was cancelled'
+            when task.claim <> mine.claim then 'its claim was lost'
+            else 'it took longer than its timeout' end as why
+from unnest(@ids::bigint[], @claims::uuid[]) as mine (id, claim)
+join task on task.id = mine.id
+where task.status = 'cancelled' or task.claim <> mine.claim
+   or task.claim = mine.claim and started_at + timeout_ms * interval '1 ms' < now();
+
+-- name: CancelTask :one
+-- At once; a process that runs it is stopped by its lookout's next tick.
+update task
+set status = 'cancelled', error = 'cancelled', finished_at = now(), claim = null, wake_at = null
+where id = @id and status in ('queued', 'waiting', 'running')
+returning id;
+
+-- name: RetryTask :one
+update task
+set status = 'queued', error = null, finished_at = null,
+    wake_at = now() + patience_ms * interval '1 ms',
+    max_attempts = greatest(max_attempts, attempt + 1)
+where id = @id and status in ('failed', 'cancelled')
+returning id;
+
+-- name: LookForWork :one
+-- For how many of so many idle slots is there a task, and a permit if it needs one?
+select least(
+    (select count(*) from (
+        select from task where queue = @queue and status = 'queued' limit @idle::int) waiting),
+    case when exists (select from permit where queue = @queue)
+         then (select count(*) from permit
+               where queue = @queue and task_id is null and not retired)
+         else @idle
+    end) as tasks;
+
+-- name: SetLimit :exec
+-- A permit in use cannot be taken away; it is retired, and not given again.
+with retire as (
+    update permit set retired = true where queue = @queue and n > @most::int
+)
+insert into permit (queue, n, retired)
+select @queue, n, n = 0
+from generate_series(0, @most) as n
+on conflict (queue, n) do update set retired = excluded.retired;
+
+-- name: ListTasks :many
+select id, queue, name, left(input::text, 30) as input, status, attempt, priority, worker,
+       left(coalesce(error, output::text), 40) as outcome
+from task
+order by id desc
+limit 40;
+
+-- name: ShowTask :one
+-- Why is it not moving?
+select id, queue, name, input, status, attempt || ' of ' || max_attempts as attempt, output, error,
+       case
+           when status = 'waiting' and attempt = 0 then 'its time'
+           when status = 'waiting' then 'its next attempt'
+           when status = 'running' then 'its worker, ' || worker
+           when status <> 'queued' then 'nothing'
+           when not exists (select from permit where permit.queue = task.queue) then 'a free slot'
+           when exists (select from permit
+                        where permit.queue = task.queue and task_id is null and not retired)
+               then 'a free slot'
+           else 'a permit of its queue'
+       end as waits_for,
+       round(extract(epoch from now() - coalesce(finished_at, started_at, created_at)), 1) as for_s,
+       round(extract(epoch from wake_at - now()), 1) as alarm_in_s,
+       created_at, started_at, finished_at
+from task
+where id = @id;
+
+-- name: OldestSnapshot :one
+-- The oldest open transaction in this database keeps dead rows of all tables alive.
+select coalesce(max(extract(epoch from now() - xact_start))::int, 0) as age_s
+from pg_stat_activity
+where datname = current_database() and backend_xmin is not null and pid <> pg_backend_pid();
+
+-- name: CountUnfinished :one
+select count(*) as n from task where status in ('queued', 'running', 'waiting');
+
+-- name: CountRunning :one
+select count(*) as n from task where status = 'running';
+
+-- name: ListAgain :many
+-- The tasks that needed more than one attempt.
+select id, name, status, attempt, worker, coalesce(error, output::text) as outcome, tries
+from task left join payment on task_id = id
+where attempt > 1
+order by id;
+
+-- name: CountPayments :one
+select count(*) as payments, coalesce(sum(tries), 0)::int as tries from payment;
+
+-- name: Pay :exec
+-- An effect on the world: it counts how often it was asked for.
+insert into payment (task_id) values (@task_id)
+on conflict (task_id) do update set tries = payment.tries + 1;
+
+-- name: ListPermits :many
+select queue, n, task_id, retired from permit where n > 0 order by queue, n;
