@@ -33,12 +33,12 @@ returning id, name, input;
 -- name: CompleteTask :exec
 update task
 set status = 'completed', output = @output, finished_at = now()
-where id = @id;
+where id = @id and status = 'running';
 
 -- name: FailTask :exec
 update task
 set status = 'failed', error = @error, finished_at = now()
-where id = @id;
+where id = @id and status = 'running';
 
 -- name: ListTasks :many
 select id, queue, name, left(input::text, 40) as input, status, priority, worker,

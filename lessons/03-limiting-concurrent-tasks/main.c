@@ -137,23 +137,27 @@ static bool supervisor_is_gone(int wait_ms)
 /* ---- a slot: runs one task at a time ---- */
 
 /* Whoever takes a dead process's seat says what became of its task.  The claim in the task's
-   row names its owner, so it is found however early the owner died. */
+   row names its owner; one that was on its way when its owner died is not found. */
 static void report_the_dead(Seat *seat)
 {
     if (!seat->dead) return;
-    if (exec(db, "FailTaskOf", Text("worker", worker_name(seat->dead)),
-             Text("error", seat->death)))
+    if (exec(db, "FailTaskOf", Text("queue", queue),
+             Text("worker", worker_name(seat->dead)), Text("error", seat->death)))
         say("the task of process %d has failed: %s", seat->dead, seat->death);
     seat->dead = 0;
 }
 
-static void wait_for_bell(Seat *seat)
+/* Returns false if Postgres speaks unasked: it says goodbye. */
+static bool wait_for_bell(Seat *seat)
 {
-    struct pollfd ends[] = {{.fd = bell[0], .events = POLLIN}, {.fd = lifeline[0]}};
+    struct pollfd ends[] = {{.fd = bell[0], .events = POLLIN},
+                            {.fd = lifeline[0]},
+                            {.fd = PQsocket(connection(db)), .events = POLLIN}};
     seat->idle = true;
-    poll(ends, 2, -1);
+    poll(ends, 3, -1);
     seat->idle = false;
-    if (read(bell[0], &(char){0}, 1) < 0) return;  // somebody else was faster
+    (void)!read(bell[0], &(char){0}, 1);  // nothing, if somebody else was faster
+    return !ends[2].revents;
 }
 
 static void be_slot(Seat *seat)
@@ -162,13 +166,11 @@ static void be_slot(Seat *seat)
     while (!shared->stopping && !supervisor_is_gone(0)) {
         forget_memory();
         Row *task = claim_task();
-        if (!task) {
-            wait_for_bell(seat);
-            continue;
-        }
-        seat->task = get_int(task, "id");
-        run_task(task);
-        seat->task = 0;
+        if (task) {
+            seat->task = get_int(task, "id");
+            run_task(task);
+            seat->task = 0;
+        } else if (!wait_for_bell(seat)) return;
     }
 }
 
@@ -217,10 +219,22 @@ static volatile sig_atomic_t asked_to_stop;  // how often
 static void count_signal(int number) { (void)number, asked_to_stop++; }
 static void wake_up(int number) { (void)number; }
 
+/* Who comes after a dead process tries in silence: the first complaint was enough. */
+static Db *open_db_again(void)
+{
+    int stderr_was = dup(STDERR_FILENO), nobody = open("/dev/null", O_WRONLY);
+    dup2(nobody, STDERR_FILENO);
+    Db *opened = open_db(SCHEMA);
+    dup2(stderr_was, STDERR_FILENO);
+    close(stderr_was);
+    close(nobody);
+    return opened;
+}
+
 static void start_process(int number)
 {
     Seat *seat = &shared->seat[number];
-    bool again = seat->started && !number;  // a lookout whose connection was lost
+    bool again = seat->started;
     seat->started = elapsed_ms();
     seat->idle = false;
     pid_t pid = fork();
@@ -236,19 +250,18 @@ static void start_process(int number)
     my_slot = number;
     if (number) speak_as("slot %d", number);
     else speak_as("lookout");
-    if (again && !freopen("/dev/null", "w", stderr))
-        exit(1);  // it has complained already
-    db = open_db(SCHEMA);
-    if (again) say("is connected again");
+    db = again ? open_db_again() : open_db(SCHEMA);
+    if (again && !number) say("is connected again");
     if (number) be_slot(seat);
     else be_lookout();
     close_db(db);
     exit(0);
 }
 
-static const char *cause_of_death(int status)
+/* A function that calls exit(0) has not come to its end. */
+static const char *cause_of_death(const Seat *seat, int status)
 {
-    if (!status) return NULL;  // it came to its end
+    if (!status && !seat->task) return NULL;
     return WIFSIGNALED(status)
                ? format("its process died of signal %d", WTERMSIG(status))
                : format("its process ended with status %d", WEXITSTATUS(status));
@@ -287,7 +300,7 @@ static void kill_overdue(int number)
         kill(seat->pid, SIGKILL);
         wait_for(seat->pid, 0);
         note_death(number, "it took longer than its timeout");
-    } else note_death(number, cause_of_death(status));
+    } else note_death(number, cause_of_death(seat, status));
     seat->overdue = 0;
 }
 
@@ -296,7 +309,8 @@ static void bury_the_dead(void)
     int status;
     for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;)
         for (int i = 0; i <= slots; i++)
-            if (shared->seat[i].pid == pid) note_death(i, cause_of_death(status));
+            if (shared->seat[i].pid == pid)
+                note_death(i, cause_of_death(&shared->seat[i], status));
 }
 
 /* Slots are started when the lookout has a connection: one complaint is enough.  None is
@@ -331,7 +345,7 @@ static void supervise(void)
 {
     while (!shared->stopping || unfinished_seats()) {
         if (asked_to_stop && !shared->stopping) {
-            say("stops; what runs is finished");
+            say("stops; what runs is finished (a second Ctrl-C does not wait)");
             shared->stopping = true;
         }
         if (asked_to_stop > 1 || (demo_pid && getppid() != demo_pid)) stop_at_once();
@@ -465,21 +479,29 @@ static void show(void)
     close_db(db);
 }
 
+static void set_limit(const char *of, int64_t most)
+{
+    exec(db, "Begin");
+    exec(db, "LockLimit", Text("queue", of));
+    exec(db, "SetLimit", Text("queue", of), Int("most", most));
+    exec(db, "Commit");
+}
+
 static void limit(void)
 {
     int64_t most = word_number(1, "N", 0, 1000);
     db = open_db(SCHEMA);
-    exec(db, "SetLimit", Text("queue", word(0)), Int("most", most));
+    set_limit(word(0), most);
     print_rows(many(db, "ListPermits"));
     close_db(db);
 }
 
 /* ---- functions: yours would stand here ---- */
 
-static double number_in(const cJSON *input, const char *key)
+static int number_in(const cJSON *input, const char *key)
 {
     const cJSON *n = cJSON_GetObjectItemCaseSensitive(input, key);
-    return cJSON_IsNumber(n) ? n->valuedouble : 0;
+    return cJSON_IsNumber(n) ? n->valueint : 0;
 }
 
 static cJSON *noop(Run *run, const cJSON *input)
@@ -491,16 +513,17 @@ static cJSON *noop(Run *run, const cJSON *input)
 static cJSON *nap(Run *run, const cJSON *input)
 {
     (void)run;
-    int ms = (int)number_in(input, "ms");
+    int ms = number_in(input, "ms");
     nanosleep(&(struct timespec){.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L},
               NULL);
     return cJSON_CreateNull();
 }
 
-/* Kills its own process, with {"signal": 11} or else with SIGKILL. */
+/* Ends its own process: with {"signal": 11}, with {"exit": true}, or else with SIGKILL. */
 static cJSON *crash(Run *run, const cJSON *input)
 {
-    int number = (int)number_in(input, "signal");
+    int number = number_in(input, "signal");
+    if (cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(input, "exit"))) exit(0);
     signal(number, SIG_DFL);
     raise(number ? number : SIGKILL);
     return fail(run, "it survived signal %d", number);
@@ -576,7 +599,7 @@ static void show_slots(void)
 static void show_limit(void)
 {
     queue = "mail";
-    exec(db, "SetLimit", Text("queue", queue), Int("most", 3));
+    set_limit(queue, 3);
     add_tasks(24, 50, NULL);
     int64_t most = share_tasks();
     queue = "default";

@@ -24,6 +24,9 @@ with free as (
       and not exists (
         select from permit
         where queue = @queue and task_id is not null and retired)
+      and not exists (
+        select from task
+        where queue = @queue and status = 'running' and permit is null)
     order by n
     limit 1
     for update
@@ -51,18 +54,18 @@ returning id, name, input;
 -- name: CompleteTask :exec
 update task
 set status = 'completed', output = @output, finished_at = now()
-where id = @id;
+where id = @id and status = 'running';
 
 -- name: FailTask :exec
 update task
 set status = 'failed', error = @error, finished_at = now()
-where id = @id;
+where id = @id and status = 'running';
 
 -- name: FailTaskOf :exec
 -- A dead process cannot say what it ran, but its claim does.
 update task
 set status = 'failed', error = @error, finished_at = now()
-where worker = @worker and status = 'running';
+where queue = @queue and worker = @worker and status = 'running';
 
 -- name: LookForWork :one
 -- For how many of so many idle slots is there a task, and a permit if it needs one?
@@ -71,7 +74,10 @@ select least(
         select from task where queue = @queue and status = 'queued' limit @idle::int) waiting),
     case when exists (select from permit where queue = @queue)
          then (select count(*) from permit
-               where queue = @queue and task_id is null and not retired)
+               where queue = @queue and task_id is null and not retired
+                 and not exists (
+                   select from permit
+                   where queue = @queue and task_id is not null and retired))
          else @idle
     end) as tasks;
 
@@ -82,15 +88,24 @@ from task
 where id = any (@ids::bigint[]) and status = 'running'
   and started_at + timeout_ms * interval '1 ms' < now();
 
+-- name: LockLimit :exec
+-- One change of a limit at a time.  The next statement looks when we have the lock: this one
+-- has looked already.
+insert into permit (queue, n, retired)
+values (@queue, 0, true)
+on conflict (queue, n) do update set retired = true;
+
 -- name: SetLimit :exec
 -- A permit in use cannot be taken away; it is retired, and not given again.
-with retire as (
-    update permit set retired = true where queue = @queue and n > @most::int
+with more as (
+    insert into permit (queue, n)
+    select @queue, n
+    from generate_series(1, @most::int) as n
+    on conflict do nothing
 )
-insert into permit (queue, n, retired)
-select @queue, n, n = 0
-from generate_series(0, @most) as n
-on conflict (queue, n) do update set retired = excluded.retired;
+update permit
+set retired = n > @most
+where queue = @queue and n > 0 and retired <> (n > @most);
 
 -- name: ListTasks :many
 select id, queue, name, left(input::text, 40) as input, status, priority, worker,

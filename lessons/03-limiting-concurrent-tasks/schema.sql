@@ -30,8 +30,8 @@ create table task (
 -- ClaimTask: holds the tasks that wait, and none of the millions that are done.
 create index task_queued on task (queue, priority desc, id) where status = 'queued';
 
--- FailTaskOf: who runs what.
-create index task_running on task (worker) where status = 'running';
+-- FailTaskOf: who runs what.  ClaimTask: what runs without a permit.
+create index task_running on task (queue, worker) where status = 'running';
 
 -- A permit is the right to run one task of a limited queue.  A queue without permits has no
 -- limit.  Number 0 is never given: it says that the queue is limited, also when the limit is 0.
@@ -47,11 +47,17 @@ create table permit (
 -- Whatever ends a task, also an update by hand in psql, gives its permit back.
 create function give_permit_back() returns trigger language plpgsql as $$
 begin
-    update permit set task_id = null where queue = old.queue and n = old.permit;
+    update permit set task_id = null
+    where queue = old.queue and n = old.permit and task_id = old.id;
+    if tg_op = 'DELETE' then return old; end if;
     new.permit := null;
     return new;
 end $$;
 
 create trigger give_permit_back before update on task
 for each row when (old.permit is not null and new.status <> 'running')
+execute function give_permit_back();
+
+create trigger give_permit_back_of_deleted before delete on task
+for each row when (old.permit is not null)
 execute function give_permit_back();

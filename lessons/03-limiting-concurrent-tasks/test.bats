@@ -96,6 +96,36 @@ connections() { sql "select count(*) from pg_stat_activity where application_nam
     fails 2 'N takes a whole number from 0 to 1000'
 }
 
+@test "two changes of a limit at once: the second one counts" {
+    run tools race "$SCHEMA" race/two-limits.race
+    succeeds
+}
+
+@test "a first limit also waits for what already runs without a permit" {
+    fresh
+    for _ in 1 2 3; do ./lesson submit sleep '{"ms": 1500}'; done
+    start ./lesson worker --slots 2
+    wait_until "select count(*) = 2 from task where status = 'running'"
+    ./lesson limit default 1
+    wait_until "select status <> 'queued' from task where id = 3"
+    [ "$(sql "select count(*) from task where status = 'running'")" -eq 1 ]
+}
+
+@test "a task that is deleted, ended by hand, or calls exit does not keep its permit" {
+    fresh
+    ./lesson limit default 1
+    for _ in 1 2; do ./lesson submit sleep '{"ms": 1500}'; done
+    start ./lesson worker --slots 2
+    wait_until "select status = 'running' from task where id = 1"
+    sql "delete from task where id = 1"
+    wait_until "select status = 'running' from task where id = 2"
+    sql "update task set status = 'failed', error = 'by hand', finished_at = now() where id = 2"
+    ./lesson submit crash '{"exit": true}'
+    ./lesson submit noop
+    wait_until "select status = 'completed' from task where id = 4"
+    [ "$(sql 'select id, status, error from task where id < 4 order by id')" = $'2|failed|by hand\n3|failed|its process ended with status 0' ]
+}
+
 @test "a task over its time is killed, and says why" {
     fresh
     TICK_MS=50 start ./lesson worker --slots 1

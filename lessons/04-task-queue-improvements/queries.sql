@@ -28,6 +28,9 @@ with free as (
       and not exists (
         select from permit
         where queue = @queue and task_id is not null and retired)
+      and not exists (
+        select from task
+        where queue = @queue and status = 'running' and permit is null)
     order by n
     limit 1
     for update
@@ -83,7 +86,7 @@ returning status, coalesce(extract(epoch from wake_at - now()) * 1000, 0)::int a
 with this as (
     select id, attempt, attempt < max_attempts as again
     from task
-    where worker = @worker and status = 'running'
+    where queue = @queue and worker = @worker and status = 'running'
     for no key update
 )
 update task
@@ -164,19 +167,31 @@ select least(
         select from task where queue = @queue and status = 'queued' limit @idle::int) waiting),
     case when exists (select from permit where queue = @queue)
          then (select count(*) from permit
-               where queue = @queue and task_id is null and not retired)
+               where queue = @queue and task_id is null and not retired
+                 and not exists (
+                   select from permit
+                   where queue = @queue and task_id is not null and retired))
          else @idle
     end) as tasks;
 
+-- name: LockLimit :exec
+-- One change of a limit at a time.  The next statement looks when we have the lock: this one
+-- has looked already.
+insert into permit (queue, n, retired)
+values (@queue, 0, true)
+on conflict (queue, n) do update set retired = true;
+
 -- name: SetLimit :exec
 -- A permit in use cannot be taken away; it is retired, and not given again.
-with retire as (
-    update permit set retired = true where queue = @queue and n > @most::int
+with more as (
+    insert into permit (queue, n)
+    select @queue, n
+    from generate_series(1, @most::int) as n
+    on conflict do nothing
 )
-insert into permit (queue, n, retired)
-select @queue, n, n = 0
-from generate_series(0, @most) as n
-on conflict (queue, n) do update set retired = excluded.retired;
+update permit
+set retired = n > @most
+where queue = @queue and n > 0 and retired <> (n > @most);
 
 -- name: ListTasks :many
 select id, queue, name, left(input::text, 30) as input, status, attempt, priority, worker,

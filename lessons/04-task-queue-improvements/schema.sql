@@ -44,8 +44,8 @@ create index task_queued on task (queue, priority desc, id) where status = 'queu
 -- SweepTasks: whose alarm has rung, or will.
 create index task_alarm on task (wake_at) where wake_at is not null;
 
--- EndAttemptOf: who runs what.
-create index task_running on task (worker) where status = 'running';
+-- EndAttemptOf: who runs what.  ClaimTask: what runs without a permit.
+create index task_running on task (queue, worker) where status = 'running';
 
 -- EnqueueTask: one task for each key of a queue, for as long as its row is there.
 create unique index task_key on task (queue, key) where key is not null;
@@ -69,13 +69,19 @@ create table permit (
 -- Whatever ends a task, also an update by hand in psql, gives its permit back.
 create function give_permit_back() returns trigger language plpgsql as $$
 begin
-    update permit set task_id = null where queue = old.queue and n = old.permit;
+    update permit set task_id = null
+    where queue = old.queue and n = old.permit and task_id = old.id;
+    if tg_op = 'DELETE' then return old; end if;
     new.permit := null;
     return new;
 end $$;
 
 create trigger give_permit_back before update on task
 for each row when (old.permit is not null and new.status <> 'running')
+execute function give_permit_back();
+
+create trigger give_permit_back_of_deleted before delete on task
+for each row when (old.permit is not null)
 execute function give_permit_back();
 
 -- A payment is what the demo's tasks do to the world: one row a task, however often it tries.
