@@ -378,7 +378,7 @@ static void prepare_to_supervise(void)
 static void read_options(void)
 {
     poll_ms = env_ms("POLL_MS", 200);
-    tick_ms = env_ms("TICK_MS", 1000);
+    tick_ms = env_ms("TICK_MS", 2000);
     if (option("--queue")) queue = option("--queue");
 }
 

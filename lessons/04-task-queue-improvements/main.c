@@ -452,7 +452,7 @@ static void prepare_to_supervise(void)
 static void read_options(void)
 {
     poll_ms = env_ms("POLL_MS", 200);
-    tick_ms = env_ms("TICK_MS", 1000);
+    tick_ms = env_ms("TICK_MS", 2000);
     lease_ms = env_ms("LEASE_MS", 10000);
     backoff_ms = env_ms("BACKOFF_MS", 1000);
     if (lease_ms < 3 * tick_ms)
