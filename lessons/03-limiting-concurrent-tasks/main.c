@@ -101,7 +101,7 @@ static void run_task(const Row *task)
 
 enum { MOST_SLOTS = 64, PAUSE_MS = 500 };
 
-/* Each field has one writer.  What the process in the seat writes passes to the supervisor
+/* Each field has one writer, and one who clears it.  What the process in the seat writes passes to the supervisor
    when that process is dead. */
 typedef struct {
     pid_t pid;             // supervisor: the process in this seat, or 0
@@ -330,7 +330,7 @@ static int unfinished_seats(void)
 {
     int busy = 0;
     for (int i = 1; i <= slots; i++)
-        busy += shared->seat[i].pid || shared->seat[i].dead;
+        busy += shared->seat[i].pid || (shared->seat[i].dead && shared->connected);
     return busy;
 }
 
@@ -357,7 +357,8 @@ static void supervise(void)
         poll(NULL, 0, 50);  // or until a signal comes
     }
     close(lifeline[1]);
-    while (wait(NULL) > 0 || errno == EINTR) continue;
+    while (wait(NULL) > 0 || errno == EINTR)
+        if (asked_to_stop > 1) stop_at_once();
 }
 
 static void prepare_to_supervise(void)

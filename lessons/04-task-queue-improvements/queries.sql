@@ -38,7 +38,7 @@ with free as (
 ), next as (
     select id
     from task
-    where queue = @queue and status = 'queued'
+    where queue = @queue and status = 'queued' and (wake_at is null or wake_at > now())
       and (exists (select from free) or not exists (select from permit where queue = @queue))
     order by priority desc, id
     limit 1
@@ -101,7 +101,7 @@ returning task.id, status;
 -- name: SweepTasks :many
 -- Whatever is past its alarm.  Recovery is a property of the rows: any lookout can do it.
 with expired as (
-    select id, status, attempt < max_attempts as may_try, patience_ms
+    select id, status, attempt < max_attempts as may_try, patience_ms, permit
     from task
     where wake_at <= now()
     order by wake_at
@@ -113,7 +113,7 @@ update task
 set status = case when expired.status = 'waiting' then 'queued'
                   when expired.status = 'running' and may_try then 'queued'
                   else 'failed' end,
-    wake_at = case when expired.status = 'waiting'
+    wake_at = case when expired.status = 'waiting' or expired.status = 'running' and may_try
                    then now() + expired.patience_ms * interval '1 ms' end,
     error = case expired.status when 'running' then 'its worker was lost'
                                 when 'queued' then 'it waited too long in the queue'
@@ -121,28 +121,23 @@ set status = case when expired.status = 'waiting' then 'queued'
     finished_at = case when expired.status = 'queued' or expired.status = 'running' and not may_try
                        then now() end,
     claim = null
-from expired
+from (select * from expired order by permit) as expired    -- as SetLimit does: no deadlock
 where task.id = expired.id
 returning task.id, expired.status as was, task.status, task.error;
 
 -- name: RenewLease :exec
--- One task a statement, and it waits for its row: passed over while it is locked, a busy task
--- could be passed over until its lease is gone.
-update task
-set wake_at = now() + @lease_ms::int * interval '1 ms'
-where id = @id and claim = @claim
-  and wake_at < now() + @lease_ms::int * interval '1 ms' * 2 / 3;
+select renew_lease(@id, @claim, @lease_ms);
 
 -- name: FindDoomed :many
 -- Which of our claims are to be stopped?  That a claim is not there is not enough: a task
 -- that has just ended looks the same.
 select mine.claim,
        case when task.status = 'cancelled' then 'it was cancelled'
-            when task.claim <> mine.claim then 'its claim was lost'
+            when task.claim <> mine.claim or task.status = 'queued' then 'its claim was lost'
             else 'it took longer than its timeout' end as why
 from unnest(@ids::bigint[], @claims::uuid[]) as mine (id, claim)
 join task on task.id = mine.id
-where task.status = 'cancelled' or task.claim <> mine.claim
+where task.status in ('cancelled', 'queued') or task.claim <> mine.claim
    or task.claim = mine.claim and started_at + timeout_ms * interval '1 ms' < now();
 
 -- name: CancelTask :one

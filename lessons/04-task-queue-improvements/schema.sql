@@ -55,6 +55,24 @@ create function back_off(attempt int, first_ms int) returns interval language sq
     select random() * least(first_ms * 2.0 ^ (attempt - 1), 60000) * interval '1 ms'
 $$;
 
+-- RenewLease: moves the alarm of a task that has lost a third of its lease.  It waits for a
+-- locked row, but not for long: the others want their leases, too.  (Not at all, as a claim
+-- does it, would pass over a busy task until it is lost.)  The clock is read after the wait.
+create function renew_lease(its_id bigint, its_claim uuid, lease_ms int) returns void
+language plpgsql set lock_timeout = '100ms' as $$
+declare
+    lease interval := lease_ms * interval '1 ms';
+begin
+    perform from task
+    where id = its_id and claim = its_claim and wake_at < clock_timestamp() + lease * 2 / 3
+    for no key update;
+    if found then
+        update task set wake_at = clock_timestamp() + lease where id = its_id;
+    end if;
+exception when lock_not_available then
+    null;       -- again at the next tick
+end $$;
+
 -- A permit is the right to run one task of a limited queue.  A queue without permits has no
 -- limit.  Number 0 is never given: it says that the queue is limited, also when the limit is 0.
 create table permit (

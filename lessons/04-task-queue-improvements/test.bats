@@ -39,7 +39,7 @@ nothing_is_lost() { # nothing_is_lost TASKS
 @test "the demo ends well, and its rows prove it" {
     run ./lesson
     succeeds
-    prints 'All of it came true' '12 payments, tried 16 times' 'task 13 is failed after 5 of 5 attempts' \
+    prints 'All of it came true' '12 payments, tried ' 'task 13 is failed after 5 of 5 attempts' \
         'task 17: the claim is lost, nothing was written'
 }
 
@@ -55,6 +55,7 @@ nothing_is_lost() { # nothing_is_lost TASKS
         victim=$(sql "select split_part(split_part(worker, ':', 2), ' ', 1) from task where status = 'running' order by random() limit 1")
         [ -n "$victim" ] || continue
         group=$(awk '{ print $5 }' "/proc/$victim/stat" 2>/dev/null) || continue
+        case " $WORKERS " in *" $group "*) ;; *) continue ;; esac
         kill -KILL -- "-$group" 2>/dev/null && killed=$((killed + 1))
         (exec $QUICK ./lesson worker --slots 2) >>"$BATS_TMPDIR/said" 2>&1 3>&- &
         WORKERS="$WORKERS $!"
@@ -166,6 +167,10 @@ failed|1|the card is stolen" ]
     wait_until "select status = 'failed' from task where id = 1"
     [ "$(sql 'select error, attempt from task where id = 1')" = 'it waited too long in the queue|0' ]
     [ "$(sql 'select status from task where id = 2')" = queued ]
+    stop
+    ./lesson submit pay --patience-ms 1
+    ./lesson drain
+    [ "$(sql 'select status, attempt from task where id = 3')" = 'failed|0' ]
 }
 
 @test "cancel: a waiting task at once, a running one within a tick" {
@@ -187,6 +192,43 @@ failed|1|the card is stolen" ]
     fails 1 'task 3 is not there, or cannot be cancelled any more'
     run ./lesson cancel 99
     fails 1 'task 99'
+}
+
+@test "a task that is cancelled and retried at once does not run twice at the same time" {
+    fresh
+    start $QUICK ./lesson worker --slots 1
+    ./lesson submit sleep '{"ms": 600000}'
+    wait_until "select status = 'running' from task"
+    sql "update task set input = '{\"ms\": 1}'"
+    ./lesson cancel 1
+    ./lesson retry 1
+    wait_until "select status = 'completed' from task"
+    wait_until_said 'its claim was lost'
+}
+
+@test "somebody who locks one row does not make a worker lose the others" {
+    fresh
+    for _ in 1 2 3; do ./lesson submit pay '{"ms": 3500}'; done
+    start env POLL_MS=50 TICK_MS=300 LEASE_MS=2000 BACKOFF_MS=20 ./lesson worker --slots 3
+    wait_until "select count(*) = 3 from task where status = 'running'"
+    hold 'select from task where id = 1 for update'
+    wait_until "select count(*) = 2 from task where id > 1 and status = 'completed'"
+    let_go
+    [ "$(sql 'select max(attempt) from task where id > 1')" -eq 1 ]
+    wait_until "select status = 'completed' from task where id = 1"
+}
+
+@test "a worker that was frozen keeps a task that nobody has taken meanwhile" {
+    fresh
+    set -m
+    ./lesson submit pay '{"ms": 2500}'
+    start $QUICK ./lesson worker --slots 1
+    wait_until "select status = 'running' from task"
+    kill -STOP -- "-$STARTED"
+    wait_until 'select wake_at < now() from task'
+    kill -CONT -- "-$STARTED"
+    wait_until "select status = 'completed' from task"
+    [ "$(sql 'select attempt from task')" -eq 1 ]
 }
 
 @test "a key: submitting again gives the same id, also when both come at once" {
