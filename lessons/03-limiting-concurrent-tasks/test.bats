@@ -178,8 +178,7 @@ connections() { sql "select count(*) from pg_stat_activity where application_nam
     kill -INT -- "-$STARTED"
     wait_until_said 'stops; what runs is finished'
     kill -INT -- "-$STARTED"
-    run wait "$STARTED"
-    grep -q "stopped at once: what was running stays 'running'" "$BATS_TMPDIR/said"
+    wait_until_said "stopped at once: what was running stays 'running'"
     wait_until "select count(*) = 0 from pg_stat_activity where application_name = '$SCHEMA'"
     [ "$(sql 'select status from task where id = 2')" = running ]
 }
