@@ -1,14 +1,14 @@
 /* Lesson 04: task queue improvements.
 
-   What this program can do that the last could not: it survives the loss of a
-   worker, of its machine, of its connection.  A task that is lost is run again,
-   one that fails is tried again later, and one that kills whoever runs it is
-   given up in the end.
+   What this program can do that the last could not: it survives the loss of a worker, of its
+   machine, of its connection.  A task that is lost is run again, one that fails is tried again
+   later, and one that kills whoever runs it is given up in the end.
 
-   The idea:       one alarm, one token.  wake_at is when somebody must look at
-   a row; claim is who may write to it. The invariant:  a write by whoever has
-   lost the claim changes nothing. Still wrong:    a task that is run again
-   begins from its beginning, whatever it had done already (lesson 05). */
+   The idea:       one alarm, one token.  wake_at is when somebody must look at a row; claim is
+                   who may write to it.
+   The invariant:  a write by whoever has lost the claim changes nothing.
+   Still wrong:    a task that is run again begins from its beginning, whatever it had done
+                   already (lesson 05). */
 
 #include <errno.h>
 #include <fcntl.h>
