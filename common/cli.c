@@ -17,6 +17,7 @@ static struct timespec start;
 static char speaker[32] = "demo";
 static bool colours;
 static char colour[8];  // of this speaker; empty: no colours
+static bool terminal;   // stdout is one, and can do more than print
 
 double elapsed_ms(void)
 {
@@ -37,6 +38,11 @@ void speak_as(const char *how, ...)
     if (colours) snprintf(colour, sizeof colour, "\033[%um", 31 + sum % 6);
 }
 
+void wipe_progress(void)
+{
+    if (terminal) fputs("\r\033[K", stdout);
+}
+
 /* One write a line, so that lines of several processes do not mix. */
 void say(const char *how, ...)
 {
@@ -44,12 +50,28 @@ void say(const char *how, ...)
     va_start(list, how);
     char *text = vformat(how, list);
     va_end(list);
+    wipe_progress();
     printf("%9.1f ms  %s%-12s%s %s\n", elapsed_ms(), colour, speaker,
            *colour ? "\033[0m" : "", text);
 }
 
+void progress(const char *how, ...)
+{
+    static double next;
+    if (!terminal || elapsed_ms() < next) return;
+    next = elapsed_ms() + 100;
+    va_list list;
+    va_start(list, how);
+    char *text = vformat(how, list);
+    va_end(list);
+    wipe_progress();
+    printf("%9.1f ms  %s", elapsed_ms(), text);
+    fflush(stdout);
+}
+
 void headline(const char *text)
 {
+    wipe_progress();
     printf(colours ? "\n\033[1m%s\033[0m\n" : "\n%s\n", text);
 }
 
@@ -57,6 +79,7 @@ static _Noreturn void leave(int status, const char *how, va_list list)
 {
     char text[8192];  // not from the arena: it may be memory that we are out of
     vsnprintf(text, sizeof text, how, list);
+    wipe_progress();
     fflush(stdout);
     fprintf(stderr, "%s: %s\n", speaker, text);
     exit(status);
@@ -150,7 +173,7 @@ static void parse_arguments(const Command *command, int argc, char **argv)
             die_usage("%s does not know %s. Usage: %s %s", command->name, argv[i],
                       command->name, command->usage);
         if (option(argv[i])) die_usage("%s is there twice", argv[i]);
-        if (i + 1 == argc) die_usage("%s needs a value", argv[i]);
+        if (i + 1 == argc || !*argv[i + 1]) die_usage("%s needs a value", argv[i]);
         options[o] = argv[i++];
         options[o + 1] = argv[i];
         o += 2;
@@ -176,7 +199,8 @@ static void start_program(void)
     setvbuf(stdout, line, _IOLBF, sizeof line);
     clock_gettime(CLOCK_MONOTONIC, &start);
     const char *no = getenv("NO_COLOR"), *term = getenv("TERM");
-    colours = isatty(STDOUT_FILENO) && !(no && *no) && !(term && !strcmp(term, "dumb"));
+    terminal = isatty(STDOUT_FILENO) && !(term && !strcmp(term, "dumb"));
+    colours = terminal && !(no && *no);
     use_arena_for_json();
 }
 

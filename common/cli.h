@@ -15,6 +15,10 @@
 void say(const char *how, ...) __attribute__((format(printf, 1, 2)));
 void speak_as(const char *how, ...) __attribute__((format(printf, 1, 2)));
 void headline(const char *text);
+
+/* On a terminal: a line that the next one replaces.  Elsewhere: nothing. */
+void progress(const char *how, ...) __attribute__((format(printf, 1, 2)));
+void wipe_progress(void);
 double elapsed_ms(void);
 
 /* A broken program, bad SQL, a lost connection: die().  A wrong command line: die_usage(). */

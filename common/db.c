@@ -1,6 +1,7 @@
 #include "db.h"
 
 #include <ctype.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
@@ -71,7 +72,7 @@ static _Noreturn void die_of(Db *db, const PGresult *result, const Statement *s,
 
 static const char *crash_who;  // whom CRASH_AT is meant for; NULL: nobody
 static int crash_n, crash_in;  // at which statement, and how many from now; 0: never
-static char crash_how;         // 'b'efore, 'a'fter, 'l'ost
+static char crash_how;         // 'b'efore, 'a'fter, 'l'ost, 'f'reeze
 
 static void read_crash_plan(void)
 {
@@ -81,9 +82,12 @@ static void read_crash_plan(void)
     if (colon && !strchr("0123456789", *plan)) number = colon + 1;
     char *how;
     long n = strtol(number, &how, 10);
-    if (n < 1 || n > 1000000 || (*how && strcmp(how, ":after") && strcmp(how, ":lost")))
-        die_usage("CRASH_AT is [WHO:]N, [WHO:]N:after or [WHO:]N:lost, not \"%s\"",
-                  plan);
+    if (n < 1 || n > 1000000 ||
+        (*how && strcmp(how, ":after") && strcmp(how, ":lost") &&
+         strcmp(how, ":freeze")))
+        die_usage(
+            "CRASH_AT is [WHO:]N, or this with :after, :lost or :freeze, not \"%s\"",
+            plan);
     crash_who = copy_text(plan, number == plan ? 0 : (size_t)(colon - plan));
     crash_n = (int)n;
     crash_how = *how ? how[1] : 'b';
@@ -98,6 +102,12 @@ static void crash(const char *when, const char *statement)
 {
     say("CRASH_AT: SIGKILL %s %s", when, statement);
     raise(SIGKILL);
+}
+
+static void freeze(const char *statement)
+{
+    say("CRASH_AT: SIGSTOP before %s", statement);
+    raise(SIGSTOP);
 }
 
 /* ---- connecting ---- */
@@ -290,6 +300,18 @@ Db *open_db(const char *schema)
     return db;
 }
 
+/* Who comes after a dead process tries in silence: the first complaint was enough. */
+Db *open_db_again(const char *schema)
+{
+    int stderr_was = dup(STDERR_FILENO), nobody = open("/dev/null", O_WRONLY);
+    dup2(nobody, STDERR_FILENO);
+    Db *db = open_db(schema);
+    dup2(stderr_was, STDERR_FILENO);
+    close(stderr_was);
+    close(nobody);
+    return db;
+}
+
 Db *fresh_db(const char *schema)
 {
     Db *db = connect_db(schema);
@@ -360,6 +382,7 @@ static PGresult *run(const char *here, Db *db, const Prepared *p, const Arg *arg
     if (!db->ready[p->number]) prepare(db, p);
     char how = crash_in && --crash_in == 0 ? crash_how : 0;
     if (how == 'b') crash("before", p->statement->name);
+    if (how == 'f') freeze(p->statement->name);
     PGresult *result = PQexecPrepared(db->conn, p->name, p->statement->parameters,
                                       values, NULL, NULL, 0);
     if (how == 'a') crash("after", p->statement->name);
@@ -483,6 +506,7 @@ static void print_line(const Prepared *p, const char *const *value, const int *w
 
 void print_rows(const Row *rows)
 {
+    wipe_progress();
     if (!rows) {
         printf("    (no rows)\n");
         return;

@@ -27,7 +27,8 @@ typedef struct Db Db;
 
 /* At $DATABASE_URL.  A program opens a connection before it forks, if only to close it again:
    that checks every statement, once for itself and for all its children. */
-Db *open_db(const char *schema);     // the tables must be there
+Db *open_db(const char *schema);        // the tables must be there
+Db *open_db_again(const char *schema);  // and say nothing if that fails
 Db *fresh_db(const char *schema);    // drops the schema, makes it anew from schema.sql
 Db *connect_db(const char *schema);  // without statements
 void close_db(Db *db);
@@ -77,7 +78,8 @@ void print_rows(const Row *rows);  // as a table
 
    CRASH_AT=17 in the environment kills the process with SIGKILL before its 17th statement,
    17:after when the statement is done, and 17:lost cuts the connection when it is done, so
-   that its answer never arrives.  Connecting and preparing do not count.  A process obeys
+   that its answer never arrives.  17:freeze stops it with SIGSTOP before the statement, until
+   somebody sends SIGCONT.  Connecting and preparing do not count.  A process obeys
    only after arm_crash(), which says who it is: CRASH_AT=lookout:5 is meant for "lookout",
    CRASH_AT=5 for "". */
 void arm_crash(const char *who);

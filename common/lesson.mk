@@ -46,7 +46,7 @@ break: setup  # B=name: runs the demo without one safety, see break/name.patch
 	@[ -f 'break/$(B).patch' ] || { echo 'make break B=name, with one of:' $(notdir $(basename $(wildcard break/*.patch))) >&2; exit 1; }
 	@$(WITH) sh $(COMMON)/break.sh . 'break/$(B).patch'
 
-diff:  # what this lesson changed against the one before
+diff:  # what this lesson changed against the one before; DEMO=1: its demo, too
 	@sh $(COMMON)/diff.sh '$(PREVIOUS)' .
 
 test:  # this lesson's tests, on a throw-away Postgres

@@ -111,7 +111,7 @@ build_probe() {
     succeeds
     for wrong in x 0 -1 3:never lookout: 3x lookout3; do
         run env CRASH_AT=$wrong ./lesson crash
-        fails 2 "CRASH_AT is [WHO:]N, [WHO:]N:after or [WHO:]N:lost, not \"$wrong\""
+        fails 2 "CRASH_AT is [WHO:]N, or this with :after, :lost or :freeze, not \"$wrong\""
     done
 }
 

@@ -82,7 +82,7 @@ stop() {
 wait_until() { # wait_until STATEMENT, which answers t in the end
     local tries=0
     until [ "$(sql "$1")" = t ]; do
-        [ $((tries += 1)) -lt 1200 ] || { echo "this did not become true: $1"; return 1; }
+        [ $((tries += 1)) -lt "${PATIENCE:-1200}" ] || { echo "this did not become true: $1"; return 1; }
         sleep 0.05
     done
 }
@@ -90,9 +90,70 @@ wait_until() { # wait_until STATEMENT, which answers t in the end
 wait_until_said() {
     local tries=0
     until grep -qF "$1" "$BATS_TMPDIR/said"; do
-        [ $((tries += 1)) -lt 1200 ] || { cat "$BATS_TMPDIR/said"; echo "nobody said: $1"; return 1; }
+        [ $((tries += 1)) -lt "${PATIENCE:-1200}" ] || { cat "$BATS_TMPDIR/said"; echo "nobody said: $1"; return 1; }
         sleep 0.05
     done
+}
+
+# Kills drain at every statement that it sends, in three ways, and freezes it there in a fourth,
+# while another one does the work; then lets the work come to its end and compares the rows with
+# those of an undisturbed run.
+crash_everywhere() { # crash_everywhere NAME INPUT ROWS...: the rows, as statements
+    local name=$1 input=$2 how n want
+    shift 2
+    end_at_once() { sql "update task set wake_at = now() where status in ('running', 'waiting')"; ./lesson drain >/dev/null; }
+    rows() { for statement; do sql "$statement"; done; }
+    fresh
+    ./lesson submit "$name" "$input" >/dev/null
+    until [ "$(sql "select count(*) from task where status in ('queued', 'running', 'waiting')")" -eq 0 ]; do end_at_once; done
+    want=$(rows "$@")
+    [ -n "$want" ] || { echo 'the undisturbed run left no rows'; return 1; }
+    for how in '' :after :lost :freeze; do
+        for n in $(seq 500); do
+            fresh
+            ./lesson submit "$name" "$input" >/dev/null
+            die_at "$n$how" || break
+            for _ in $(seq 20); do end_at_once; done_now && break; done
+            [ "$how" != :freeze ] || thaw "$n$how"
+            same "$n$how" "$want" "$(rows "$@")" || BAD=$((${BAD:-0} + 1))
+            tools check "$SCHEMA" >/dev/null || { echo "$n$how: not healthy"; BAD=$((${BAD:-0} + 1)); }
+        done
+        echo "$name: $((n - 1)) points ${how:-:before}"
+        [ "$n" -gt 3 ] || return 1
+    done
+    [ "${BAD:-0}" -eq 0 ] || { echo "$BAD bad points"; return 1; }
+}
+
+done_now() { [ "$(sql "select count(*) from task where status in ('queued', 'running', 'waiting')")" -eq 0 ]; }
+
+# Fails when drain came to its end before that point.
+die_at() { # die_at POINT
+    local state
+    CRASH_AT=$1 ./lesson drain >"$BATS_TMPDIR/died" 2>&1 3>&- &
+    DRAIN=$!
+    case $1 in
+    *:freeze)
+        while state=$(ps -o state= -p "$DRAIN"); do
+            case $state in T*) return ;; Z*) break ;; esac
+            sleep 0.01
+        done ;;
+    esac
+    ! wait "$DRAIN" || return 1
+    grep -q CRASH_AT "$BATS_TMPDIR/died" || { cat "$BATS_TMPDIR/died"; return 1; }
+}
+
+# Whoever has lost the claim changes nothing at all.  (What it says then is its own affair.)
+thaw() { # thaw POINT
+    local before
+    everything() { sql "select task::text from task order by id"; sql "select event::text from event order by task_id, seq"; }
+    before=$(everything)
+    kill -CONT "$DRAIN"
+    wait "$DRAIN" || :
+    same "$1, before the thaw and after" "$before" "$(everything)" || BAD=$((${BAD:-0} + 1))
+}
+
+same() { # same POINT WANT GOT
+    [ "$2" = "$3" ] || { echo "$1: what should be <, what is >"; diff <(echo "$2") <(echo "$3"); return 1; }
 }
 
 # A folder that looks like the lesson's, to break things in.
@@ -130,6 +191,22 @@ turns_red() {
     cd "$BATS_TMPDIR" || return
     [ "$status" -ne 0 ] || { echo "$output"; echo "the test is green without the safety"; return 1; }
     prints 'not ok 1' "$says"
+}
+
+# The test that is the reason for a lesson, on a copy that has the program and the SQL of the
+# lesson before: it must fail.  No need to wait long for what cannot come.
+red_before() { # red_before TEST
+    local before
+    lesson_copy
+    before=$(sed -n 's/^PREVIOUS = //p' Makefile)
+    (cd "$GUIDE/lessons/$LESSON/$before" && cat Makefile && cp main.c schema.sql queries.sql "$COPY/lessons/$LESSON") >/dev/null
+    rm -f check.sql
+    make -s build || return
+    GUIDE=$COPY PATIENCE=100 run bats --tap --filter "^$1\$" test.bats
+    setup
+    fresh
+    [ "$status" -ne 0 ] || { echo "$output"; echo 'green without what this lesson adds'; return 1; }
+    prints 'not ok 1'
 }
 
 # Statements are asked for by names in quotes: one(db, "ClaimTask", ...).

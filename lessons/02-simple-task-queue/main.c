@@ -27,6 +27,7 @@
 
 static Db *db;  // the connection of this process; each process opens its own
 static const char *queue = "default";
+static int poll_ms;
 static bool quiet;
 
 /* ---- a run: what a task's function sees of its task ---- */
@@ -92,8 +93,6 @@ static void run_task(const Row *task)
 }
 
 /* ---- the worker: looks for tasks, and forks a process for each ---- */
-
-static int poll_ms;
 
 static void start_process(const Row *task)
 {
@@ -171,12 +170,12 @@ static const char *check_input(const char *text, const char *where)
     return canonical;
 }
 
-static void enqueue(const char *name, const char *input)
+static const char *enqueue(const char *name, const char *input)
 {
     Row *task = one(db, "EnqueueTask", Text("queue", queue), Text("name", name),
                     Json("input", input),
                     Int("priority", option_number("--priority", 0, -1000000, 1000000)));
-    printf("%s\n", get_text(task, "id"));
+    return get_text(task, "id");
 }
 
 /* All lines are looked at before the first is enqueued, and enqueued in one transaction. */
@@ -200,7 +199,7 @@ static void submit_file(const char *name, const char *path)
     free(line);
     fclose(stream);
     exec(db, "Begin");
-    for (int i = 0; i < count; i++) enqueue(name, inputs[i]);
+    for (int i = 0; i < count; i++) puts(enqueue(name, inputs[i]));
     exec(db, "Commit");
 }
 
@@ -215,7 +214,7 @@ static void submit(void)
     const char *input = file ? NULL : check_input(word(1) ? word(1) : "null", "JSON");
     db = open_db(SCHEMA);
     if (file) submit_file(name, file);
-    else enqueue(name, input);
+    else puts(enqueue(name, input));
     close_db(db);
 }
 
@@ -287,9 +286,8 @@ static void buy(const char *id, const char *buyer, bool changes_mind)
 {
     exec(db, "Begin");
     exec(db, "AddPurchase", Text("id", id), Int("amount", 4500));
-    one(db, "EnqueueTask", Text("queue", queue), Text("name", "write_letter"),
-        Int("priority", 0),
-        Json("input", format("{\"purchase\": \"%s\", \"to\": \"%s\"}", id, buyer)));
+    enqueue("write_letter",
+            format("{\"purchase\": \"%s\", \"to\": \"%s\"}", id, buyer));
     if (changes_mind) exec(db, "Rollback");
     else exec(db, "Commit");
     Row *count = one(db, "CountPurchases", Text("id", id));
@@ -298,12 +296,6 @@ static void buy(const char *id, const char *buyer, bool changes_mind)
     expect(get_int(count, "purchases") == !changes_mind &&
                get_int(count, "tasks") == !changes_mind,
            "a purchase and its task exist both or neither");
-}
-
-static void add_task(const char *name, const char *input)
-{
-    one(db, "EnqueueTask", Text("queue", queue), Text("name", name),
-        Json("input", input), Int("priority", 0));
 }
 
 static pid_t start_worker(int number)
@@ -327,6 +319,7 @@ static void wait_until_done(void)
         if (n != before) since = elapsed_ms();
         expect(elapsed_ms() < since + PATIENCE_MS, "tasks go on until all are done");
         expect(!waitpid(-1, NULL, WNOHANG), "workers live until they are stopped");
+        progress("%lld tasks to do", (long long)n);
         poll(NULL, 0, 20);
     }
 }
@@ -336,7 +329,7 @@ static void show_sixty_tasks(void)
     enum { WORKERS = 3 };
     pid_t workers[WORKERS];
     for (int i = 2; i <= 60; i++)
-        add_task("write_letter", i == 13 ? "{}" : format("{\"to\": \"person %d\"}", i));
+        enqueue("write_letter", i == 13 ? "{}" : format("{\"to\": \"person %d\"}", i));
     quiet = true;
     for (int i = 0; i < WORKERS; i++) workers[i] = start_worker(i + 1);
     wait_until_done();
@@ -356,10 +349,10 @@ static void show_sixty_tasks(void)
 
 static void show_crash(void)
 {
-    add_task("crash", "null");
+    enqueue("crash", "null");
     start_process(claim_task());
     while (!bury_the_dead()) poll(NULL, 0, 10);
-    add_task("write_letter", "{\"to\": \"the next one\"}");
+    enqueue("write_letter", "{\"to\": \"the next one\"}");
     start_process(claim_task());
     while (!bury_the_dead()) poll(NULL, 0, 10);
     Row *running = many(db, "ListRunning");
@@ -396,7 +389,7 @@ static void overload(void)
     db = fresh_db(SCHEMA);
     int tasks = (int)get_int(one(db, "MaxConnections"), "n") + 200;
     say("%d tasks of two seconds, and %d connections", tasks, tasks - 200);
-    for (int i = 0; i < tasks; i++) add_task("sleep", "{\"ms\": 2000}");
+    for (int i = 0; i < tasks; i++) enqueue("sleep", "{\"ms\": 2000}");
     if (pipe(errors) < 0) die("no pipe");
     dup2(errors[1], STDERR_FILENO);
     quiet = true;

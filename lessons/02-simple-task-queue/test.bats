@@ -1,5 +1,7 @@
 load ../../common/test/helpers
 
+# The reason for this lesson: a task that kills its process does not take the worker along
+
 @test "the demo ends well, and its rows prove it" {
     run ./lesson
     succeeds

@@ -219,18 +219,6 @@ static volatile sig_atomic_t asked_to_stop;  // how often
 static void count_signal(int number) { (void)number, asked_to_stop++; }
 static void wake_up(int number) { (void)number; }
 
-/* Who comes after a dead process tries in silence: the first complaint was enough. */
-static Db *open_db_again(void)
-{
-    int stderr_was = dup(STDERR_FILENO), nobody = open("/dev/null", O_WRONLY);
-    dup2(nobody, STDERR_FILENO);
-    Db *opened = open_db(SCHEMA);
-    dup2(stderr_was, STDERR_FILENO);
-    close(stderr_was);
-    close(nobody);
-    return opened;
-}
-
 static void start_process(int number)
 {
     Seat *seat = &shared->seat[number];
@@ -250,8 +238,9 @@ static void start_process(int number)
     my_slot = number;
     if (number) speak_as("slot %d", number);
     else speak_as("lookout");
-    db = again ? open_db_again() : open_db(SCHEMA);
+    db = again ? open_db_again(SCHEMA) : open_db(SCHEMA);
     if (again && !number) say("is connected again");
+    if (!again && number < 2) arm_crash(number ? "" : "lookout");
     if (number) be_slot(seat);
     else be_lookout();
     close_db(db);
@@ -418,7 +407,7 @@ static const char *check_input(const char *text, const char *where)
     return canonical;
 }
 
-static void enqueue(const char *name, const char *input)
+static const char *enqueue(const char *name, const char *input)
 {
     Row *task =
         one(db, "EnqueueTask", Text("queue", queue), Text("name", name),
@@ -427,7 +416,7 @@ static void enqueue(const char *name, const char *input)
             option("--timeout-ms")
                 ? Int("timeout_ms", option_number("--timeout-ms", 0, 1, 86400000))
                 : Text("timeout_ms", NULL));
-    printf("%s\n", get_text(task, "id"));
+    return get_text(task, "id");
 }
 
 /* All lines are looked at before the first is enqueued, and enqueued in one transaction. */
@@ -451,7 +440,7 @@ static void submit_file(const char *name, const char *path)
     free(line);
     fclose(stream);
     exec(db, "Begin");
-    for (int i = 0; i < count; i++) enqueue(name, inputs[i]);
+    for (int i = 0; i < count; i++) puts(enqueue(name, inputs[i]));
     exec(db, "Commit");
 }
 
@@ -466,7 +455,7 @@ static void submit(void)
     const char *input = file ? NULL : check_input(word(1) ? word(1) : "null", "JSON");
     db = open_db(SCHEMA);
     if (file) submit_file(name, file);
-    else enqueue(name, input);
+    else puts(enqueue(name, input));
     close_db(db);
 }
 
@@ -575,6 +564,7 @@ static void wait_until_done(void)
         if (n != before) since = elapsed_ms();
         expect(elapsed_ms() < since + PATIENCE_MS, "tasks go on until all are done");
         expect(!waitpid(-1, NULL, WNOHANG), "workers live until they are stopped");
+        progress("%lld tasks to do", (long long)n);
         poll(NULL, 0, 20);
     }
 }

@@ -1,5 +1,7 @@
 load ../../common/test/helpers
 
+# The reason for this lesson: two claims on a queue with one permit: one gets a task
+
 # The states and process ids of a process's children: "S 123".
 children_of() {
     cat /proc/[0-9]*/stat 2>/dev/null | awk -v parent="$1" '$4 == parent { print $3, $1 }'
