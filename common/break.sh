@@ -32,13 +32,17 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 trap 'exit 1' HUP INT TERM
 make_copy "$folder"
-sed '/^--- a\//,$d; /^Test: /d; /^Says: /d' "$patch"
+sed '/^--- a\//,$d; /^Test: /d; /^Says: /d; /^Task: /d; /^Blocks: /d' "$patch"
 sed -n '/^--- a\//,$p' "$patch"
 if [ -t 0 ] && [ -t 1 ]; then
     printf '\nPredict, then press Enter. '
     read -r _
 fi
 make -s -C "$copy" build
+if grep -q '^Blocks: ' "$patch"; then
+    make -s -C "$copy" replay-check || printf '\nThat is what a deploy would do to tasks that are half done.\n'
+    exit
+fi
 if (cd "$copy" && ./lesson); then
     printf '\nThe demo did not notice. This test does:\n  %s\n' "$(sed -n 's/^Test: //p' "$patch")"
 else

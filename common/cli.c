@@ -17,7 +17,6 @@ static struct timespec start;
 static char speaker[32] = "demo";
 static bool colours;
 static char colour[8];  // of this speaker; empty: no colours
-static bool terminal;   // stdout is one, and can do more than print
 
 double elapsed_ms(void)
 {
@@ -40,7 +39,7 @@ void speak_as(const char *how, ...)
 
 void wipe_progress(void)
 {
-    if (terminal) fputs("\r\033[K", stdout);
+    if (colours) fputs("\r\033[K", stdout);
 }
 
 /* One write a line, so that lines of several processes do not mix. */
@@ -58,7 +57,7 @@ void say(const char *how, ...)
 void progress(const char *how, ...)
 {
     static double next;
-    if (!terminal || elapsed_ms() < next) return;
+    if (!colours || elapsed_ms() < next) return;
     next = elapsed_ms() + 100;
     va_list list;
     va_start(list, how);
@@ -142,6 +141,36 @@ int env_ms(const char *name, int otherwise)
     return text && *text ? (int)parse_number(name, text, 1, 86400000) : otherwise;
 }
 
+const char **read_lines(const char *path, int *count)
+{
+    FILE *stream = fopen(path, "r");
+    if (!stream) die_usage("%s: %s", path, strerror(errno));
+    const char **lines = NULL;
+    char *line = NULL;
+    size_t size = 0;
+    *count = 0;
+    for (ssize_t length; (length = getline(&line, &size, stream)) > 0; ++*count) {
+        if (strlen(line) != (size_t)length)
+            die_usage("%s:%d: a NUL byte", path, *count + 1);
+        if (!(*count & (*count - 1))) {  // at 0, 1, 2, 4, 8, ... it is full
+            const char **larger =
+                take(sizeof *larger * (size_t)(*count ? 2 * *count : 1));
+            if (*count) memcpy(larger, lines, sizeof *larger * (size_t)*count);
+            lines = larger;
+        }
+        lines[*count] = copy_text(line, (size_t)length);
+    }
+    if (ferror(stream)) die_usage("%s: %s", path, strerror(errno));
+    free(line);
+    fclose(stream);
+    return lines;
+}
+
+void expect(bool came_true, const char *claim)
+{
+    if (!came_true) die("this did not come true: %s", claim);
+}
+
 static bool takes_option(const Command *command, const char *name)
 {
     return strstr(command->usage, format("[%s ", name)) != NULL;
@@ -199,8 +228,7 @@ static void start_program(void)
     setvbuf(stdout, line, _IOLBF, sizeof line);
     clock_gettime(CLOCK_MONOTONIC, &start);
     const char *no = getenv("NO_COLOR"), *term = getenv("TERM");
-    terminal = isatty(STDOUT_FILENO) && !(term && !strcmp(term, "dumb"));
-    colours = terminal && !(no && *no);
+    colours = isatty(STDOUT_FILENO) && !(no && *no) && !(term && !strcmp(term, "dumb"));
     use_arena_for_json();
 }
 

@@ -16,7 +16,7 @@ void say(const char *how, ...) __attribute__((format(printf, 1, 2)));
 void speak_as(const char *how, ...) __attribute__((format(printf, 1, 2)));
 void headline(const char *text);
 
-/* On a terminal: a line that the next one replaces.  Elsewhere: nothing. */
+/* On a terminal with colours: a line that the next one replaces.  Elsewhere: nothing. */
 void progress(const char *how, ...) __attribute__((format(printf, 1, 2)));
 void wipe_progress(void);
 double elapsed_ms(void);
@@ -38,5 +38,9 @@ int64_t word_number(int i, const char *what, int64_t least, int64_t most);
 const char *option(const char *name);  // "--queue", or NULL
 int64_t option_number(const char *name, int64_t otherwise, int64_t least, int64_t most);
 int env_ms(const char *name, int otherwise);
+const char **read_lines(const char *path, int *count);  // of a file named there
+
+/* What a demo claims.  It dies if that is not so. */
+void expect(bool came_true, const char *claim);
 
 #endif

@@ -64,7 +64,9 @@ static _Noreturn void die_of(Db *db, const PGresult *result, const Statement *s,
         s, place ? atoi(place) : 0, what,
         format("%s%s%s%s", with("", PQresultErrorField(result, PG_DIAG_MESSAGE_DETAIL)),
                with("hint: ", hint),
-               with("", no_table ? "make reset makes the tables of schema.sql" : NULL),
+               with("", no_table
+                            ? "if schema.sql has it: make reset makes the tables anew"
+                            : NULL),
                with("called at ", here)));
 }
 

@@ -16,6 +16,16 @@ begin
         raise 'there is a schema % that is not ours', name
             using hint = 'rename it or drop it, or set DATABASE_URL to another database';
     end if;
+    for tries in 1 .. 40 loop      -- one that was killed a moment ago has not left yet
+        exit when not exists (
+            select from pg_stat_activity
+            where application_name = name and datname = current_database() and pid <> pg_backend_pid());
+        if tries = 40 then
+            raise 'a worker or another program of % is running', name
+                using hint = 'stop it first: Ctrl-C in its terminal';
+        end if;
+        perform pg_sleep(0.05), pg_stat_clear_snapshot();
+    end loop;
     set local lock_timeout = '5s';
     execute format('drop schema if exists %I cascade', name);
     execute format('create schema %I', name);

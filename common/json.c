@@ -1,5 +1,6 @@
 #include "json.h"
 
+#include <errno.h>
 #include <float.h>
 #include <math.h>
 #include <stdarg.h>
@@ -457,3 +458,30 @@ char *encode(const cJSON *value, char **why)
 static void leave_to_arena(void *memory) { (void)memory; }
 
 void use_arena_for_json(void) { cJSON_InitHooks(&(cJSON_Hooks){take, leave_to_arena}); }
+
+/* ---- around it ---- */
+
+cJSON *decode_file(const char *path, char **why)
+{
+    char *text = NULL;
+    size_t size = 0;
+    FILE *stream = fopen(path, "r");
+    bool read = stream && getdelim(&text, &size, 0, stream) > 0;
+    if (!read)
+        *why = format("%s", stream && feof(stream) ? "it is empty" : strerror(errno));
+    cJSON *value = read ? decode(text, why) : NULL;
+    free(text);
+    if (stream) fclose(stream);
+    return value;
+}
+
+int number_in(const cJSON *object, const char *key)
+{
+    const cJSON *n = cJSON_GetObjectItemCaseSensitive(object, key);
+    return cJSON_IsNumber(n) ? n->valueint : 0;
+}
+
+const char *text_in(const cJSON *object, const char *key)
+{
+    return cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, key));
+}

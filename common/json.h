@@ -25,5 +25,10 @@ void use_arena_for_json(void);  // once, when the program starts: see memory.h
 /* Both return NULL and set *why when they refuse. */
 cJSON *decode(const char *text, char **why);
 char *encode(const cJSON *value, char **why);
+cJSON *decode_file(const char *path, char **why);
+
+/* A member of an object: 0 or NULL if there is none, or of another type. */
+int number_in(const cJSON *object, const char *key);
+const char *text_in(const cJSON *object, const char *key);
 
 #endif

@@ -39,6 +39,7 @@ psql: $(COMMON)/tools  # psql in this lesson's schema
 	@$(WITH) $(COMMON)/tools psql $(SCHEMA)
 
 race: $(COMMON)/tools  # R=name: plays race/name.race on two real sessions
+	@[ -d race ] || { echo 'This lesson has no races.' >&2; exit 1; }
 	@[ -f 'race/$(R).race' ] || { echo 'make race R=name, with one of:' $(notdir $(basename $(wildcard race/*.race))) >&2; exit 1; }
 	@$(WITH) $(COMMON)/tools race $(SCHEMA) 'race/$(R).race'
 
@@ -79,4 +80,9 @@ $(COMMON)/tools: $(COMMON)/tools.c $(PARTS) | setup
 # From lesson 02 on there is a queue.
 ifneq ($(wildcard check.sql),)
 include $(COMMON)/queue.mk
+endif
+
+# From lesson 06 on there are logs to keep.
+ifneq ($(wildcard golden/*.json),)
+include $(COMMON)/golden.mk
 endif

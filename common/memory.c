@@ -1,6 +1,7 @@
 #include "memory.h"
 
 #include <stdint.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -47,6 +48,17 @@ char *copy_text(const char *text, size_t length)
 }
 
 char *first_line(const char *text) { return copy_text(text, strcspn(text, "\n")); }
+
+static bool inside_character(char byte) { return (byte & 0xc0) == 0x80; }  // of UTF-8
+
+char *excerpt(const char *text, size_t from, size_t most)
+{
+    while (from && inside_character(text[from])) from--;
+    size_t length = strnlen(text + from, most);
+    while (length && inside_character(text[from + length])) length--;
+    return format("%s%s%s", from ? "..." : "", copy_text(text + from, length),
+                  text[from + length] ? "..." : "");
+}
 
 char *vformat(const char *how, va_list list)
 {

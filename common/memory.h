@@ -16,6 +16,7 @@ char *format(const char *how, ...) __attribute__((format(printf, 1, 2)));
 char *vformat(const char *how, va_list list) __attribute__((format(printf, 1, 0)));
 char *copy_text(const char *text, size_t length);
 char *first_line(const char *text);
+char *excerpt(const char *text, size_t from, size_t most);  // never half a character
 
 void keep_memory(void);    // what was taken so far stays for good
 void forget_memory(void);  // what was taken before the last call is gone

@@ -7,6 +7,7 @@ worker: build  # runs tasks until Ctrl-C; OPTIONS='--queue Q' and the like
 
 export NAME INPUT
 submit: build  # NAME=noop INPUT='{"a": 1}' OPTIONS='--priority 3': enqueues a task
+	@[ -n "$$NAME" ] || { echo "make submit NAME=noop INPUT='{\"a\": 1}' OPTIONS='--priority 3'" >&2; exit 1; }
 	@$(WITH) sh -c './lesson submit "$$NAME" $${INPUT:+"$$INPUT"} $(OPTIONS)'
 
 check: $(COMMON)/tools  # asks the database whether all that must hold does (check.sql)

@@ -101,6 +101,18 @@ build_probe() {
     succeeds
 }
 
+@test "CRASH_AT freezes before the n-th statement, until somebody thaws it" {
+    build_probe
+    CRASH_AT=3:freeze ./lesson crash >"$BATS_TMPDIR/frozen" 2>&1 3>&- &
+    until [ "$(ps -o state= -p $! | cut -c1)" = T ]; do sleep 0.05; done
+    run cat "$BATS_TMPDIR/frozen"
+    prints 'added 2' 'CRASH_AT: SIGSTOP before AddThing'
+    prints_not 'added 3'
+    kill -CONT $!
+    wait $!
+    grep 'added 3' "$BATS_TMPDIR/frozen"
+}
+
 @test "CRASH_AT is for one kind of process only, and a wrong one is refused" {
     build_probe
     run env CRASH_AT=lookout:3 ./lesson crash
@@ -254,7 +266,7 @@ select 1;'
     fails 1 'schema.sql: No such file or directory'
     sql "drop schema if exists $SCHEMA cascade"
     run ./lesson show
-    fails 1 'relation "task" does not exist' 'make reset makes the tables of schema.sql'
+    fails 1 'relation "task" does not exist' 'if schema.sql has it: make reset makes the tables anew'
 }
 
 # ---- connecting ----

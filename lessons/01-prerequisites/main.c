@@ -1,14 +1,15 @@
 /* Lesson 01: the tools, and one clause.
 
-   What this program does: it connects to Postgres, puts JSON into a table and gets it back,
-   rolls a transaction back, and then does what everything after this rests on: two processes
-   ask one table for something to do.  With "for update" the second waits for the first.
-   With "for update skip locked" it takes the next row.  Then one of them is killed.
+   What this program does: it connects to Postgres, puts JSON into a table and gets it
+   back, rolls a transaction back, and then does what everything after this rests on:
+   two processes ask one table for something to do.  With "for update" the second waits
+   for the first. With "for update skip locked" it takes the next row.  Then one of them
+   is killed.
 
    The idea:       a row lock decides who gets what, and Postgres keeps it for us.
    The invariant:  a task is never taken by two processes at once.
-   Still wrong:    a lock lives only as long as its connection.  When a process dies, so does
-                   every trace that it had begun: a lock is not a claim. */
+   Still wrong:    a lock lives only as long as its connection.  When a process dies, so
+                   does every trace that it had begun: a lock is not a claim. */
 
 #include <poll.h>
 #include <signal.h>
@@ -99,7 +100,8 @@ static void wait_for_end(Process *p)
     if (status) die("%s did not end well", p->name);
 }
 
-/* Until the process has reported (false), or Postgres says that it waits for a lock (true). */
+/* Until the process has reported (false), or Postgres says that it waits for a lock
+   (true). */
 static bool has_to_wait(Process p)
 {
     while (!reports_within(p, 10))
@@ -132,8 +134,9 @@ static void take_and_finish(const char *statement)
     exec(db, "Commit");
 }
 
-/* Takes a task and leaves a helper behind, as a program does that starts another one.  The
-   helper has a copy of everything that is open here, the connection's socket included. */
+/* Takes a task and leaves a helper behind, as a program does that starts another one.
+   The helper has a copy of everything that is open here, the connection's socket
+   included. */
 static void take_and_fork(bool helper_leaves_db)
 {
     int64_t id = take_task("TakeTask");
@@ -157,14 +160,6 @@ static void take_and_fork_badly(const char *unused)
 
 /* ---- the demo ---- */
 
-static void expect(bool came_true, const char *claim)
-{
-    if (came_true) return;
-    if (left.pid) kill(left.pid, SIGKILL);
-    if (right.pid) kill(right.pid, SIGKILL);
-    die("this did not come true: %s", claim);
-}
-
 static void three_tasks(void)
 {
     exec(db, "EmptyTable");
@@ -173,7 +168,8 @@ static void three_tasks(void)
             Json("input", format("{\"to\": %d}", i)));
 }
 
-/* The one call of this guide that is spelled out.  one(), many() and exec() do the same. */
+/* The one call of this guide that is spelled out.  one(), many() and exec() do the
+   same. */
 static void plain_libpq(void)
 {
     const char *values[] = {"2", "40"};  // as text; Postgres infers their types

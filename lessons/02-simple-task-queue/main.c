@@ -1,14 +1,15 @@
 /* Lesson 02: a simple task queue.
 
-   What this program can do that the last could not: it keeps tasks in a table, takes them out
-   one by one, calls the function that each names, and writes down what came of it.  Tasks are
-   enqueued in the caller's own transaction, so an order and its task exist both or neither.
+   What this program can do that the last could not: it keeps tasks in a table, takes
+   them out one by one, calls the function that each names, and writes down what came of
+   it.  Tasks are enqueued in the caller's own transaction, so an order and its task
+   exist both or neither.
 
-   The idea:       a claim is written into the row and committed; the lock is needed only for
-                   the moment in which that happens.
+   The idea:       a claim is written into the row and committed; the lock is needed
+                   only for the moment in which that happens.
    The invariant:  a task is claimed at most once.
-   Still wrong:    a task whose process is killed stays 'running' for ever (lesson 04), and
-                   nothing limits how many processes there are (lesson 03). */
+   Still wrong:    a task whose process is killed stays 'running' for ever (lesson 04),
+                   and nothing limits how many processes there are (lesson 03). */
 
 #include <errno.h>
 #include <poll.h>
@@ -38,7 +39,8 @@ typedef struct {
     const char *error;  // why it failed
 } Run;
 
-/* NULL means failed, with the reason in run->error: return fail(run, "no such card"). */
+/* NULL means failed, with the reason in run->error: return fail(run, "no such
+   card"). */
 typedef cJSON *Function(Run *run, const cJSON *input);
 
 static void *fail(Run *run, const char *how, ...) __attribute__((format(printf, 2, 3)));
@@ -107,7 +109,10 @@ static void start_process(const Row *task)
     exit(0);
 }
 
-/* Without this the dead would stay in the table of processes.  Returns how many there were. */
+static pid_t demo_pid;  // a worker that the demo has started ends with it
+
+/* Without this the dead would stay in the table of processes.  Returns how many there
+   were. */
 static int bury_the_dead(void)
 {
     int status, dead = 0;
@@ -121,7 +126,7 @@ static int bury_the_dead(void)
 
 static void work(void)
 {
-    for (;;) {
+    while (!demo_pid || getppid() == demo_pid) {
         forget_memory();
         bury_the_dead();
         Row *task = claim_task();
@@ -178,28 +183,16 @@ static const char *enqueue(const char *name, const char *input)
     return get_text(task, "id");
 }
 
-/* All lines are looked at before the first is enqueued, and enqueued in one transaction. */
+/* All lines are looked at before the first is enqueued, and enqueued in one
+   transaction. */
 static void submit_file(const char *name, const char *path)
 {
-    enum { MOST = 1000000 };
-    FILE *stream = fopen(path, "r");
-    if (!stream) die_usage("%s: %s", path, strerror(errno));
-    const char **inputs = take(sizeof *inputs * MOST);
-    char *line = NULL;
-    size_t size = 0;
-    int count = 0;
-    for (ssize_t length; (length = getline(&line, &size, stream)) > 0; count++) {
-        const char *where = format("%s:%d", path, count + 1);
-        if (count == MOST) die_usage("%s: more than %d lines", where, MOST);
-        if (strlen(line) != (size_t)length)
-            die_usage("%s: a NUL byte; nothing was enqueued", where);
-        inputs[count] = check_input(line, where);
-    }
-    if (ferror(stream)) die_usage("%s: %s", path, strerror(errno));
-    free(line);
-    fclose(stream);
+    int count;
+    const char **lines = read_lines(path, &count);
+    for (int i = 0; i < count; i++)
+        lines[i] = check_input(lines[i], format("%s:%d", path, i + 1));
     exec(db, "Begin");
-    for (int i = 0; i < count; i++) puts(enqueue(name, inputs[i]));
+    for (int i = 0; i < count; i++) puts(enqueue(name, lines[i]));
     exec(db, "Commit");
 }
 
@@ -230,17 +223,6 @@ static void show(void)
 
 /* ---- functions: yours would stand here ---- */
 
-static int number_in(const cJSON *input, const char *key)
-{
-    const cJSON *n = cJSON_GetObjectItemCaseSensitive(input, key);
-    return cJSON_IsNumber(n) ? n->valueint : 0;
-}
-
-static const char *text_in(const cJSON *input, const char *key)
-{
-    return cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(input, key));
-}
-
 static cJSON *noop(Run *run, const cJSON *input)
 {
     (void)run, (void)input;
@@ -256,7 +238,8 @@ static cJSON *nap(Run *run, const cJSON *input)
     return cJSON_CreateNull();
 }
 
-/* Ends its own process: with {"signal": 11}, with {"exit": true}, or else with SIGKILL. */
+/* Ends its own process: with {"signal": 11}, with {"exit": true}, or else with
+   SIGKILL. */
 static cJSON *crash(Run *run, const cJSON *input)
 {
     int number = number_in(input, "signal");
@@ -275,11 +258,6 @@ static cJSON *write_letter(Run *run, const cJSON *input)
 }
 
 /* ---- the demo ---- */
-
-static void expect(bool came_true, const char *claim)
-{
-    if (!came_true) die("this did not come true: %s", claim);
-}
 
 /* A purchase and the task that it needs, in one transaction: the caller's own. */
 static void buy(const char *id, const char *buyer, bool changes_mind)
@@ -305,6 +283,7 @@ static pid_t start_worker(int number)
     if (pid > 0) return pid;
     leave_db(db);
     speak_as("worker %d", number);
+    demo_pid = getppid();
     db = open_db(SCHEMA);
     work();
     exit(0);

@@ -1,13 +1,15 @@
 /* Lesson 03: limiting concurrent tasks.
 
-   What this program can do that the last could not: it limits.  A worker has a number of
-   slots; a queue can have a number of permits, which holds for all workers together; a task
-   can have a time.  Asked to stop, a worker finishes what runs and takes nothing new.
+   What this program can do that the last could not: it limits.  A worker has a number
+   of slots; a queue can have a number of permits, which holds for all workers together;
+   a task can have a time.  Asked to stop, a worker finishes what runs and takes nothing
+   new.
 
-   The idea:       a limit is rows.  A permit is taken like a task: for update skip locked.
+   The idea:       a limit is rows.  A permit is taken like a task: for update skip
+                   locked.
    The invariant:  of a queue with three permits, at no instant do four tasks run.
-   Still wrong:    when a whole worker is killed, its tasks stay 'running' for ever, and keep
-                   their permits (lesson 04). */
+   Still wrong:    when a whole worker is killed, its tasks stay 'running' for ever, and
+                   keep their permits (lesson 04). */
 
 #include <errno.h>
 #include <fcntl.h>
@@ -40,7 +42,8 @@ typedef struct {
     const char *error;  // why it failed
 } Run;
 
-/* NULL means failed, with the reason in run->error: return fail(run, "no such card"). */
+/* NULL means failed, with the reason in run->error: return fail(run, "no such
+   card"). */
 typedef cJSON *Function(Run *run, const cJSON *input);
 
 static void *fail(Run *run, const char *how, ...) __attribute__((format(printf, 2, 3)));
@@ -60,17 +63,17 @@ static const char *function_names(void);
 
 static int my_slot;
 
-static const char *worker_name(int pid)
+static const char *worker_name(int pid, int slot)
 {
     char host[64] = "";
     gethostname(host, sizeof host - 1);
-    return format("%s:%d slot %d", host, pid, my_slot);
+    return format("%s:%d slot %d", host, pid, slot);
 }
 
 static Row *claim_task(void)
 {
     return one(db, "ClaimTask", Text("queue", queue),
-               Text("worker", worker_name(getpid())));
+               Text("worker", worker_name(getpid(), my_slot)));
 }
 
 /* Whatever goes wrong from here on ends up in the task's row, and in no other place. */
@@ -101,8 +104,8 @@ static void run_task(const Row *task)
 
 enum { MOST_SLOTS = 64, PAUSE_MS = 500 };
 
-/* Each field has one writer, and one who clears it.  What the process in the seat writes passes to the supervisor
-   when that process is dead. */
+/* Each field has one writer, and one who clears it.  What the process in the seat
+   writes passes to the supervisor when that process is dead. */
 typedef struct {
     pid_t pid;             // supervisor: the process in this seat, or 0
     double started;        // supervisor: when it was
@@ -113,11 +116,13 @@ typedef struct {
     char death[80];        // supervisor: of what
 } Seat;
 
-static struct {
+typedef struct {
     Seat seat[MOST_SLOTS + 1];  // the slots; number 0 is the lookout
     atomic_bool connected;      // the lookout is
     atomic_bool stopping;
-} * shared;
+} Shared;
+
+static Shared *shared;
 
 static int slots;
 static pid_t demo_pid;   // a worker that the demo has started ends with it
@@ -136,13 +141,15 @@ static bool supervisor_is_gone(int wait_ms)
 
 /* ---- a slot: runs one task at a time ---- */
 
-/* Whoever takes a dead process's seat says what became of its task.  The claim in the task's
-   row names its owner; one that was on its way when its owner died is not found. */
+/* Whoever takes a dead process's seat says what became of its task.  The claim in the
+   task's row names its owner; one that was on its way when its owner died is not
+   found. */
 static void report_the_dead(Seat *seat)
 {
     if (!seat->dead) return;
     if (exec(db, "FailTaskOf", Text("queue", queue),
-             Text("worker", worker_name(seat->dead)), Text("error", seat->death)))
+             Text("worker", worker_name(seat->dead, my_slot)),
+             Text("error", seat->death)))
         say("the task of process %d has failed: %s", seat->dead, seat->death);
     seat->dead = 0;
 }
@@ -277,7 +284,8 @@ static int wait_for(pid_t pid, int options)
     return status;
 }
 
-/* A process is stopped before it is killed: it may have come to its next task meanwhile. */
+/* A process is stopped before it is killed: it may have come to its next task
+   meanwhile. */
 static void kill_overdue(int number)
 {
     Seat *seat = &shared->seat[number];
@@ -302,8 +310,8 @@ static void bury_the_dead(void)
                 note_death(i, cause_of_death(&shared->seat[i], status));
 }
 
-/* Slots are started when the lookout has a connection: one complaint is enough.  None is
-   started twice within PAUSE_MS. */
+/* Slots are started when the lookout has a connection: one complaint is enough.  None
+   is started twice within PAUSE_MS. */
 static void fill_seats(void)
 {
     for (int i = 0; i <= slots; i++) {
@@ -419,28 +427,16 @@ static const char *enqueue(const char *name, const char *input)
     return get_text(task, "id");
 }
 
-/* All lines are looked at before the first is enqueued, and enqueued in one transaction. */
+/* All lines are looked at before the first is enqueued, and enqueued in one
+   transaction. */
 static void submit_file(const char *name, const char *path)
 {
-    enum { MOST = 1000000 };
-    FILE *stream = fopen(path, "r");
-    if (!stream) die_usage("%s: %s", path, strerror(errno));
-    const char **inputs = take(sizeof *inputs * MOST);
-    char *line = NULL;
-    size_t size = 0;
-    int count = 0;
-    for (ssize_t length; (length = getline(&line, &size, stream)) > 0; count++) {
-        const char *where = format("%s:%d", path, count + 1);
-        if (count == MOST) die_usage("%s: more than %d lines", where, MOST);
-        if (strlen(line) != (size_t)length)
-            die_usage("%s: a NUL byte; nothing was enqueued", where);
-        inputs[count] = check_input(line, where);
-    }
-    if (ferror(stream)) die_usage("%s: %s", path, strerror(errno));
-    free(line);
-    fclose(stream);
+    int count;
+    const char **lines = read_lines(path, &count);
+    for (int i = 0; i < count; i++)
+        lines[i] = check_input(lines[i], format("%s:%d", path, i + 1));
     exec(db, "Begin");
-    for (int i = 0; i < count; i++) puts(enqueue(name, inputs[i]));
+    for (int i = 0; i < count; i++) puts(enqueue(name, lines[i]));
     exec(db, "Commit");
 }
 
@@ -488,12 +484,6 @@ static void limit(void)
 
 /* ---- functions: yours would stand here ---- */
 
-static int number_in(const cJSON *input, const char *key)
-{
-    const cJSON *n = cJSON_GetObjectItemCaseSensitive(input, key);
-    return cJSON_IsNumber(n) ? n->valueint : 0;
-}
-
 static cJSON *noop(Run *run, const cJSON *input)
 {
     (void)run, (void)input;
@@ -509,7 +499,8 @@ static cJSON *nap(Run *run, const cJSON *input)
     return cJSON_CreateNull();
 }
 
-/* Ends its own process: with {"signal": 11}, with {"exit": true}, or else with SIGKILL. */
+/* Ends its own process: with {"signal": 11}, with {"exit": true}, or else with
+   SIGKILL. */
 static cJSON *crash(Run *run, const cJSON *input)
 {
     int number = number_in(input, "signal");
@@ -520,11 +511,6 @@ static cJSON *crash(Run *run, const cJSON *input)
 }
 
 /* ---- the demo ---- */
-
-static void expect(bool came_true, const char *claim)
-{
-    if (!came_true) die("this did not come true: %s", claim);
-}
 
 static void add_tasks(int count, int ms, const char *timeout_ms)
 {
@@ -569,7 +555,8 @@ static void wait_until_done(void)
     }
 }
 
-/* Two workers with four slots each share the tasks of the queue.  Returns the most at once. */
+/* Two workers with four slots each share the tasks of the queue.  Returns the most at
+   once. */
 static int64_t share_tasks(void)
 {
     pid_t left = start_worker(1, 4), right = start_worker(2, 4);

@@ -105,7 +105,12 @@ with more as (
 )
 update permit
 set retired = n > @most
-where queue = @queue and n > 0 and retired <> (n > @most);
+where queue = @queue and n = any (array(
+    select n
+    from permit
+    where queue = @queue and n > 0 and retired <> (n > @most)
+    order by n
+    for update));
 
 -- name: ListTasks :many
 select id, queue, name, left(input::text, 40) as input, status, priority, worker,

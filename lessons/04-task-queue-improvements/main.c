@@ -1,14 +1,14 @@
 /* Lesson 04: task queue improvements.
 
-   What this program can do that the last could not: it survives the loss of a worker, of its
-   machine, of its connection.  A task that is lost is run again, one that fails is tried again
-   later, and one that kills whoever runs it is given up in the end.
+   What this program can do that the last could not: it survives the loss of a worker,
+   of its machine, of its connection.  A task that is lost is run again, one that fails
+   is tried again later, and one that kills whoever runs it is given up in the end.
 
-   The idea:       one alarm, one token.  wake_at is when somebody must look at a row; claim is
-                   who may write to it.
+   The idea:       one alarm, one token.  wake_at is when somebody must look at a row;
+                   claim is who may write to it.
    The invariant:  a write by whoever has lost the claim changes nothing.
-   Still wrong:    a task that is run again begins from its beginning, whatever it had done
-                   already (lesson 05). */
+   Still wrong:    a task that is run again begins from its beginning, whatever it had
+                   done already (lesson 05). */
 
 #include <errno.h>
 #include <fcntl.h>
@@ -45,7 +45,7 @@ typedef struct {
 } Run;
 
 /* NULL means failed, with the reason in run->error: return fail(run, "no such
- * card"). */
+   card"). */
 typedef cJSON *Function(Run *run, const cJSON *input);
 
 static void *fail(Run *run, const char *how, ...) __attribute__((format(printf, 2, 3)));
@@ -58,8 +58,8 @@ static void *fail(Run *run, const char *how, ...)
     return NULL;
 }
 
-/* For errors that no other attempt will mend: return fail_for_good(run, "no
- * such city"). */
+/* For errors that no other attempt will mend: return fail_for_good(run, "no such
+   city"). */
 #define fail_for_good(run, ...) ((run)->for_good = true, fail(run, __VA_ARGS__))
 
 static Function *find_function(const char *name);
@@ -69,21 +69,21 @@ static const char *function_names(void);
 
 static int my_slot;
 
-static const char *worker_name(int pid)
+static const char *worker_name(int pid, int slot)
 {
     char host[64] = "";
     gethostname(host, sizeof host - 1);
-    return format("%s:%d slot %d", host, pid, my_slot);
+    return format("%s:%d slot %d", host, pid, slot);
 }
 
 static Row *claim_task(void)
 {
     return one(db, "ClaimTask", Text("queue", queue),
-               Text("worker", worker_name(getpid())), Int("lease_ms", lease_ms));
+               Text("worker", worker_name(getpid(), my_slot)),
+               Int("lease_ms", lease_ms));
 }
 
-/* Whatever goes wrong from here on ends up in the task's row, and in no other
- * place. */
+/* Whatever goes wrong from here on ends up in the task's row, and in no other place. */
 static const char *call_function(Run *run, const char *stored)
 {
     char *why;
@@ -98,13 +98,17 @@ static const char *call_function(Run *run, const char *stored)
     return text ? text : fail(run, "its output is no good: %s", why);
 }
 
+static void say_lost(const Run *run)
+{
+    say("task %lld: the claim is lost, nothing was written", (long long)run->id);
+}
+
 static void end_attempt(const Run *run)
 {
     Row *end = one(db, "EndAttempt", Int("id", run->id), Text("claim", run->claim),
                    Text("error", run->error), Int("again", !run->for_good),
                    Int("backoff_ms", backoff_ms));
-    if (!end)
-        say("task %lld: the claim is lost, nothing was written", (long long)run->id);
+    if (!end) say_lost(run);
     else if (!quiet && !strcmp(get_text(end, "status"), "waiting"))
         say("task %lld: %s; again in %s ms", (long long)run->id, run->error,
             get_text(end, "again_in_ms"));
@@ -121,7 +125,7 @@ static void run_task(const Row *task)
     if (!output) end_attempt(&run);
     else if (!exec(db, "CompleteTask", Int("id", run.id), Text("claim", run.claim),
                    Json("output", output)))
-        say("task %lld: the claim is lost, nothing was written", (long long)run.id);
+        say_lost(&run);
     else if (!quiet) say("task %lld completed", (long long)run.id);
 }
 
@@ -129,15 +133,13 @@ static void run_task(const Row *task)
 
 enum { MOST_SLOTS = 64, PAUSE_MS = 500 };
 
-/* Each field has one writer, and one who clears it.  What the process in the seat writes passes to the
-   supervisor when that process is dead. */
+/* Each field has one writer, and one who clears it.  What the process in the seat
+   writes passes to the supervisor when that process is dead. */
 typedef struct {
     pid_t pid;          // supervisor: the process in this seat, or 0
     double started;     // supervisor: when it was
-    atomic_int run;     // the process in the seat: how often it wrote the next two;
-                        // odd: it does
-    int64_t task;       // the process in the seat: what it runs, or 0
-    char claim[40];     // the process in the seat: with which token
+    atomic_llong task;  // the process in the seat: what it runs, or 0
+    atomic_int run;     // the process in the seat: how many it has begun to run
     atomic_bool idle;   // the process in the seat: it waits for the bell
     atomic_int doomed;  // lookout: the run for which it is to be killed, or 0
     char why[40];       // lookout: and why
@@ -145,11 +147,13 @@ typedef struct {
     char death[80];     // supervisor: of what
 } Seat;
 
-static struct {
+typedef struct {
     Seat seat[MOST_SLOTS + 1];  // the slots; number 0 is the lookout
     atomic_bool connected;      // the lookout is
     atomic_bool stopping;
-} * shared;
+} Shared;
+
+static Shared *shared;
 
 static int slots;
 static pid_t demo_pid;   // a worker that the demo has started ends with it
@@ -168,23 +172,20 @@ static bool supervisor_is_gone(int wait_ms)
 
 /* ---- a slot: runs one task at a time ---- */
 
-static void note_run(Seat *seat, const Row *task)
+static void note_run(Seat *seat, int64_t task)
 {
+    seat->task = 0;
     seat->run++;
-    seat->task = task ? get_int(task, "id") : 0;
-    snprintf(seat->claim, sizeof seat->claim, "%s",
-             task ? get_text(task, "claim") : "");
-    seat->run++;
+    seat->task = task;
 }
 
-/* Whoever takes a dead process's seat says what became of its task.  The claim
-   in the task's row names its owner, so it is found however early the owner
-   died. */
+/* Whoever takes a dead process's seat says what became of its task.  The claim in the
+   task's row names its owner, so it is found however early the owner died. */
 static void report_the_dead(Seat *seat)
 {
     if (!seat->dead) return;
     Row *task = many(db, "EndAttemptOf", Text("queue", queue),
-                     Text("worker", worker_name(seat->dead)),
+                     Text("worker", worker_name(seat->dead, my_slot)),
                      Text("error", seat->death), Int("backoff_ms", backoff_ms));
     if (task)
         say("task %s, now %s: %s", get_text(task, "id"), get_text(task, "status"),
@@ -212,9 +213,9 @@ static void be_slot(Seat *seat)
         forget_memory();
         Row *task = claim_task();
         if (task) {
-            note_run(seat, task);
+            note_run(seat, get_int(task, "id"));
             run_task(task);
-            note_run(seat, NULL);
+            note_run(seat, 0);
         } else if (!wait_for_bell(seat)) return;
     }
 }
@@ -230,48 +231,41 @@ static void look_for_work(void)
     ring((int)get_int(work, "tasks"));
 }
 
-/* Whatever is past its alarm, of whichever worker. */
-static void sweep(void)
+/* Whatever is past its alarm, of whichever worker.  Returns how many: there may be
+   more. */
+static int sweep(void)
 {
-    for (Row *row = many(db, "SweepTasks"); row; row = row->next)
+    enum { AT_ONCE = 100 };  // we have to beat, too
+    int swept = 0;
+    Row *row;
+    if (!get_int(one(db, "AnyDue"), "due")) return 0;
+    for (row = many(db, "WakeTasks"); row; row = row->next, swept++)
         if (strcmp(get_text(row, "was"), "waiting"))
-            say("task %s, now %s: %s", get_text(row, "id"), get_text(row, "status"),
-                get_text(row, "error"));
+            say("task %s, now queued: its worker was lost", get_text(row, "id"));
+    for (int i = 0; i < AT_ONCE && (row = one(db, "GiveUpTask")); i++, swept++)
+        say("task %s, now failed: %s", get_text(row, "id"), get_text(row, "error"));
+    return swept;
 }
 
-/* One heartbeat does three things: it renews the leases of our living slots,
-   and learns who was cancelled, took too long, or has lost its claim.  What a
-   slot writes while we read is left for the next tick. */
+/* One heartbeat does three things: it renews the leases of our living slots, and learns
+   who was cancelled, took too long, or has lost its task to another.  A slot may take
+   its next task while we look: the run that is doomed is the one that we have read
+   first. */
 static void beat(void)
 {
-    Seat now[MOST_SLOTS + 1];
-    const char *ids = "", *claims = "", *gap = "";
     for (int i = 1; i <= slots; i++) {
         Seat *seat = &shared->seat[i];
         int run = seat->run;
-        memcpy(&now[i], seat, sizeof *seat);
-        atomic_thread_fence(memory_order_acquire);
-        now[i].run = run;
-        if (!seat->pid || !now[i].task || run % 2 || run != seat->run) {
-            now[i].task = 0;
-            continue;
-        }
-        exec(db, "RenewLease", Int("id", now[i].task), Text("claim", now[i].claim),
+        int64_t task = seat->task;
+        if (!seat->pid || !task) continue;
+        const char *worker = worker_name(seat->pid, i);
+        exec(db, "RenewLease", Int("id", task), Text("worker", worker),
              Int("lease_ms", lease_ms));
-        ids = format("%s%s%lld", ids, gap, (long long)now[i].task);
-        claims = format("%s%s%s", claims, gap, now[i].claim);
-        gap = ",";
+        Row *doomed = one(db, "FindDoomed", Int("id", task), Text("worker", worker));
+        if (!doomed) continue;
+        snprintf(seat->why, sizeof seat->why, "%s", get_text(doomed, "why"));
+        seat->doomed = run;
     }
-    if (!*ids) return;
-    Row *row = many(db, "FindDoomed", Text("ids", format("{%s}", ids)),
-                    Text("claims", format("{%s}", claims)));
-    for (; row; row = row->next)
-        for (int i = 1; i <= slots; i++)
-            if (now[i].task && !strcmp(now[i].claim, get_text(row, "claim"))) {
-                snprintf(shared->seat[i].why, sizeof shared->seat[i].why, "%s",
-                         get_text(row, "why"));
-                shared->seat[i].doomed = now[i].run;
-            }
 }
 
 static void be_lookout(void)
@@ -283,8 +277,7 @@ static void be_lookout(void)
         if (!shared->stopping) look_for_work();
         if (elapsed_ms() < next_tick) continue;
         beat();  // first: our own leases may have ended while we were frozen
-        sweep();
-        next_tick = elapsed_ms() + tick_ms;
+        if (!sweep()) next_tick = elapsed_ms() + tick_ms;
     }
 }
 
@@ -342,7 +335,7 @@ static void note_death(int number, const char *why)
     }
     seat->pid = 0;
     seat->task = 0;
-    seat->run += 2 + seat->run % 2;
+    seat->run++;
 }
 
 /* SIGCHLD of another process must not end the wait. */
@@ -354,7 +347,7 @@ static int wait_for(pid_t pid, int options)
 }
 
 /* A process is stopped before it is killed: it may have come to its next task
- * meanwhile. */
+   meanwhile. */
 static void kill_doomed(int number)
 {
     Seat *seat = &shared->seat[number];
@@ -379,8 +372,8 @@ static void bury_the_dead(void)
                 note_death(i, cause_of_death(&shared->seat[i], status));
 }
 
-/* Slots are started when the lookout has a connection: one complaint is enough.
-   None is started twice within PAUSE_MS. */
+/* Slots are started when the lookout has a connection: one complaint is enough.  None
+   is started twice within PAUSE_MS. */
 static void fill_seats(void)
 {
     for (int i = 0; i <= slots; i++) {
@@ -465,17 +458,16 @@ static void worker(void)
     say("has stopped");
 }
 
-/* One process, no forks, until nothing is queued or due: for tests and
- * debuggers. */
+/* One process, no forks, until nothing is queued or due: for tests and debuggers. */
 static void drain(void)
 {
     read_options();
     db = open_db(SCHEMA);
     arm_crash("");
-    for (Row *task, *swept = NULL;;) {
+    for (Row *task;;) {
         forget_memory();
         if ((task = claim_task())) run_task(task);
-        else if (!(swept = many(db, "SweepTasks"))) break;
+        else if (!sweep()) break;
     }
     close_db(db);
 }
@@ -510,28 +502,15 @@ static const char *enqueue(const char *name, const char *input)
 }
 
 /* All lines are looked at before the first is enqueued, and enqueued in one
- * transaction. */
+   transaction. */
 static void submit_file(const char *name, const char *path)
 {
-    enum { MOST = 1000000 };
-    FILE *stream = fopen(path, "r");
-    if (!stream) die_usage("%s: %s", path, strerror(errno));
-    const char **inputs = take(sizeof *inputs * MOST);
-    char *line = NULL;
-    size_t size = 0;
-    int count = 0;
-    for (ssize_t length; (length = getline(&line, &size, stream)) > 0; count++) {
-        const char *where = format("%s:%d", path, count + 1);
-        if (count == MOST) die_usage("%s: more than %d lines", where, MOST);
-        if (strlen(line) != (size_t)length)
-            die_usage("%s: a NUL byte; nothing was enqueued", where);
-        inputs[count] = check_input(line, where);
-    }
-    if (ferror(stream)) die_usage("%s: %s", path, strerror(errno));
-    free(line);
-    fclose(stream);
+    int count;
+    const char **lines = read_lines(path, &count);
+    for (int i = 0; i < count; i++)
+        lines[i] = check_input(lines[i], format("%s:%d", path, i + 1));
     exec(db, "Begin");
-    for (int i = 0; i < count; i++) puts(enqueue(name, inputs[i]));
+    for (int i = 0; i < count; i++) puts(enqueue(name, lines[i]));
     exec(db, "Commit");
 }
 
@@ -566,17 +545,24 @@ static void show(void)
     close_db(db);
 }
 
+static _Noreturn void refuse(int64_t id, const char *what)
+{
+    Row *task = one(db, "ShowTask", Int("id", id));
+    if (!task) die("there is no task %lld", (long long)id);
+    die("task %lld is %s and cannot be %s", (long long)id, get_text(task, "status"),
+        what);
+}
+
 static void change_task(const char *statement, const char *what)
 {
     int64_t id = word_number(0, "ID", 1, INT64_MAX);
     db = open_db(SCHEMA);
-    if (!one(db, statement, Int("id", id)))
-        die("task %lld is not there, or cannot be %s", (long long)id, what);
+    if (!one(db, statement, Int("id", id))) refuse(id, what);
     close_db(db);
 }
 
-static void cancel_task(void) { change_task("CancelTask", "cancelled any more"); }
-static void retry_task(void) { change_task("RetryTask", "retried: it has not failed"); }
+static void cancel_task(void) { change_task("CancelTask", "cancelled"); }
+static void retry_task(void) { change_task("RetryTask", "retried"); }
 
 static void set_limit(const char *of, int64_t most)
 {
@@ -597,12 +583,6 @@ static void limit(void)
 
 /* ---- functions: yours would stand here ---- */
 
-static int number_in(const cJSON *input, const char *key)
-{
-    const cJSON *n = cJSON_GetObjectItemCaseSensitive(input, key);
-    return cJSON_IsNumber(n) ? n->valueint : 0;
-}
-
 static cJSON *noop(Run *run, const cJSON *input)
 {
     (void)run, (void)input;
@@ -618,7 +598,8 @@ static cJSON *nap(Run *run, const cJSON *input)
     return cJSON_CreateNull();
 }
 
-/* Ends its own process: with {"signal": 11}, with {"exit": true}, or else with SIGKILL. */
+/* Ends its own process: with {"signal": 11}, with {"exit": true}, or else with
+   SIGKILL. */
 static cJSON *crash(Run *run, const cJSON *input)
 {
     int number = number_in(input, "signal");
@@ -642,13 +623,8 @@ static cJSON *pay(Run *run, const cJSON *input)
 
 /* ---- the demo ---- */
 
-static void expect(bool came_true, const char *claim)
-{
-    if (!came_true) die("this did not come true: %s", claim);
-}
-
-/* In a process group of its own, so that a signal can reach all of it, like the loss of a
-   machine. */
+/* In a process group of its own, so that a signal can reach all of it, like the loss of
+   a machine. */
 static pid_t start_worker(int number, int with_slots)
 {
     pid_t pid = fork();

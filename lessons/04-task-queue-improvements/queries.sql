@@ -98,47 +98,61 @@ from this
 where task.id = this.id
 returning task.id, status;
 
--- name: SweepTasks :many
--- Whatever is past its alarm.  Recovery is a property of the rows: any lookout can do it.
+-- name: AnyDue :one
+-- What an idle worker asks on each tick.
+select exists (select from task where wake_at <= now())::int as due;
+
+-- name: WakeTasks :many
+-- Past its alarm, and may go on.  Recovery is a property of the rows: any lookout can do it.
 with expired as (
-    select id, status, attempt < max_attempts as may_try, patience_ms, permit
+    select id, status, patience_ms, permit
     from task
-    where wake_at <= now()
+    where wake_at <= now() and (status = 'waiting' or status = 'running' and attempt < max_attempts)
     order by wake_at
     limit 1000
     for update
     skip locked
 )
 update task
-set status = case when expired.status = 'waiting' then 'queued'
-                  when expired.status = 'running' and may_try then 'queued'
-                  else 'failed' end,
-    wake_at = case when expired.status = 'waiting' or expired.status = 'running' and may_try
-                   then now() + expired.patience_ms * interval '1 ms' end,
-    error = case expired.status when 'running' then 'its worker was lost'
-                                when 'queued' then 'it waited too long in the queue'
-                                else task.error end,
-    finished_at = case when expired.status = 'queued' or expired.status = 'running' and not may_try
-                       then now() end,
-    claim = null
+set status = 'queued', claim = null, wake_at = now() + expired.patience_ms * interval '1 ms',
+    error = case when expired.status = 'running' then 'its worker was lost' else task.error end
 from (select * from expired order by permit) as expired    -- as SetLimit does: no deadlock
 where task.id = expired.id
-returning task.id, expired.status as was, task.status, task.error;
+returning task.id, expired.status as was;
+
+-- name: GiveUpTask :one
+-- Past its alarm, and may not: its attempts are used up, or its patience.
+with expired as (
+    select id, status
+    from task
+    where wake_at <= now() and (status = 'queued' or status = 'running' and attempt >= max_attempts)
+    order by wake_at
+    limit 1
+    for update
+    skip locked
+)
+update task
+set status = 'failed', finished_at = now(), claim = null, wake_at = null,
+    error = case expired.status when 'running' then 'its worker was lost'
+                                else 'it waited too long in the queue' end
+from expired
+where task.id = expired.id
+returning task.id, task.error;
 
 -- name: RenewLease :exec
-select renew_lease(@id, @claim, @lease_ms);
+select renew_lease(@id, @worker, @lease_ms);
 
--- name: FindDoomed :many
--- Which of our claims are to be stopped?  That a claim is not there is not enough: a task
--- that has just ended looks the same.
-select mine.claim,
-       case when task.status = 'cancelled' then 'it was cancelled'
-            when task.claim <> mine.claim or task.status = 'queued' then 'its claim was lost'
+-- name: FindDoomed :one
+-- Is the process that runs this task to be stopped?
+select case when task.id is null then 'its row is gone'
+            when status = 'cancelled' then 'it was cancelled'
+            when status = 'queued' or task.worker <> mine.worker then 'its claim was lost'
             else 'it took longer than its timeout' end as why
-from unnest(@ids::bigint[], @claims::uuid[]) as mine (id, claim)
-join task on task.id = mine.id
-where task.status in ('cancelled', 'queued') or task.claim <> mine.claim
-   or task.claim = mine.claim and started_at + timeout_ms * interval '1 ms' < now();
+from (values (@id::bigint, @worker)) as mine (id, worker)
+left join task on task.id = mine.id
+where task.id is null or status in ('queued', 'cancelled')
+   or status = 'running' and (task.worker <> mine.worker
+                              or started_at + timeout_ms * interval '1 ms' < now());
 
 -- name: CancelTask :one
 -- At once; a process that runs it is stopped by its lookout's next tick.
@@ -186,7 +200,12 @@ with more as (
 )
 update permit
 set retired = n > @most
-where queue = @queue and n > 0 and retired <> (n > @most);
+where queue = @queue and n = any (array(
+    select n
+    from permit
+    where queue = @queue and n > 0 and retired <> (n > @most)
+    order by n
+    for update));
 
 -- name: ListTasks :many
 select id, queue, name, left(input::text, 30) as input, status, attempt, priority, worker,

@@ -41,7 +41,7 @@ create table task (
 -- ClaimTask: holds the tasks that wait, and none of the millions that are done.
 create index task_queued on task (queue, priority desc, id) where status = 'queued';
 
--- SweepTasks: whose alarm has rung, or will.
+-- WakeTasks, GiveUpTask: whose alarm has rung, or will.
 create index task_alarm on task (wake_at) where wake_at is not null;
 
 -- EndAttemptOf: who runs what.  ClaimTask: what runs without a permit.
@@ -58,13 +58,14 @@ $$;
 -- RenewLease: moves the alarm of a task that has lost a third of its lease.  It waits for a
 -- locked row, but not for long: the others want their leases, too.  (Not at all, as a claim
 -- does it, would pass over a busy task until it is lost.)  The clock is read after the wait.
-create function renew_lease(its_id bigint, its_claim uuid, lease_ms int) returns void
+create function renew_lease(its_id bigint, its_worker text, lease_ms int) returns void
 language plpgsql set lock_timeout = '100ms' as $$
 declare
     lease interval := lease_ms * interval '1 ms';
 begin
     perform from task
-    where id = its_id and claim = its_claim and wake_at < clock_timestamp() + lease * 2 / 3
+    where id = its_id and worker = its_worker and status = 'running'
+      and wake_at < clock_timestamp() + lease * 2 / 3
     for no key update;
     if found then
         update task set wake_at = clock_timestamp() + lease where id = its_id;
