@@ -1,0 +1,1455 @@
+/* Lesson 07: durable tasks.
+
+   What this program can do that the last could not: a task spawns others and waits for
+   them, for a second or a year, and needs no slot, no process and no connection
+   meanwhile.
+
+   The idea:       parking is a crash on purpose.  The function is left, the slot is
+                   given back; when the children have ended the task is queued, anybody
+                   claims it, and replay brings it to where it was.
+   The invariant:  a child is created exactly once for each spawn, and no end of a child
+                   is overlooked by a parent that waits.
+   Still wrong:    nothing that this guide would mend; the README says what you still
+                   own. */
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cli.h"
+#include "db.h"
+#include "json.h"
+#include "memory.h"
+
+static Db *db;  // the connection of this process; each process opens its own
+static const char *queue = "default";
+static int poll_ms, tick_ms, lease_ms, backoff_ms;
+static bool quiet;
+
+/* ---- a run: what a task's function sees of its task ---- */
+
+/* What a child has that its parent does not choose by default; 0 and NULL: the
+   default. */
+typedef struct {
+    const char *queue;  // the parent's
+    int max_attempts, timeout_ms;
+} Options;
+
+typedef struct {
+    const char *kind, *name, *input;
+    const char *result, *error;  // one of them; of a child, when it has ended
+    bool open;                   // it is a child that has not
+    Options options;
+} Event;
+
+typedef struct Old {
+    const char *name;
+    struct Old *next;
+} Old;
+
+/* How a task's function was left: it returned, or somebody called leave(). */
+typedef enum { RETURNED, LOST, BLOCKED, CHECKED, PARKED } Way;
+
+typedef struct {
+    int64_t id;
+    const char *name;
+    const char *claim;    // the token that this attempt writes with
+    int attempt;          // the first is 1
+    bool has_waited;      // it was parked before
+    const char *lineage;  // its id; or of a child, its place in its parent's log
+    const char *error;    // why it failed
+    bool for_good;        // and trying again makes no sense
+    Event *log;           // what the attempts before did, and then this one
+    int events;           // its length
+    int position;         // the next one to replay
+    int stored;           // and so many are in the database
+    int wakeups;          // ended children when the log was loaded
+    const char *step;     // the step that runs now, or NULL
+    int tries;            // and how often it was tried, this time included
+    Old *old;             // what version() has answered with 1
+    bool checking;        // replay-check: no step is called, and no database asked
+    Way way;              // how its function was left
+    jmp_buf outside;      // where leave() goes
+} Run;
+
+/* NULL means failed, with the reason in run->error: return fail(run, "no such
+   card"). */
+typedef cJSON *Function(Run *run, const cJSON *input);
+
+static void *fail(Run *run, const char *how, ...) __attribute__((format(printf, 2, 3)));
+static void *fail(Run *run, const char *how, ...)
+{
+    va_list list;
+    va_start(list, how);
+    run->error = vformat(how, list);
+    va_end(list);
+    return NULL;
+}
+
+/* For errors that no other attempt will mend: return fail_for_good(run, "no such
+   city"). */
+#define fail_for_good(run, ...) ((run)->for_good = true, fail(run, __VA_ARGS__))
+
+static Function *find_function(const char *name);
+static const char *function_names(void);
+
+/* ---- the log: what a task has done already ---- */
+
+static Event *add_event(Run *run, Event event)
+{
+    bool full = !(run->events & (run->events - 1));  // at 0, 1, 2, 4, 8, ...
+    if (full) {
+        Event *larger =
+            take(sizeof *larger * (size_t)(run->events ? 2 * run->events : 1));
+        if (run->events) memcpy(larger, run->log, sizeof *larger * (size_t)run->events);
+        run->log = larger;
+    }
+    run->log[run->events] = event;
+    return &run->log[run->events++];
+}
+
+/* Leaves the task's function from wherever it is, and whatever it would have done
+   next. */
+static _Noreturn void leave(Run *run, Way way)
+{
+    run->way = way;
+    longjmp(run->outside, 1);
+}
+
+/* To run it again would be wrong, and to call it failed as well: somebody has to look
+   at the code. */
+#define block(run, ...) (fail(run, __VA_ARGS__), leave(run, BLOCKED))
+
+static void load_log(Run *run)
+{
+    Row *row = many(db, "LoadLog", Int("id", run->id));
+    if (row) run->wakeups = (int)get_int(row, "wakeups");
+    for (; row; row = row->next) {
+        if (get_int(row, "seq") != run->events)
+            block(run, "its log has no event %d", run->events);
+        add_event(run, (Event){.kind = get_text(row, "kind"),
+                               .name = get_text(row, "name"),
+                               .input = get_json(row, "input"),
+                               .result = get_json(row, "result"),
+                               .error = get_text(row, "error"),
+                               .open = get_int(row, "open")});
+    }
+    run->stored = run->events;
+}
+
+static bool is_call(const Event *event, const char *kind, const char *name)
+{
+    return !strcmp(event->kind, kind) && !strcmp(event->name, name);
+}
+
+/* The input of both, from a little before the place where they part. */
+static const char *two_inputs(const char *was, const char *is)
+{
+    size_t same = 0, most = 80;
+    while (was[same] && was[same] == is[same]) same++;
+    if (!was[same] && !is[same]) return "";
+    size_t from = same > most / 2 ? same - most / 4 : 0;
+    return format("; its input was %s and is now %s", excerpt(was, from, most),
+                  excerpt(is, from, most));
+}
+
+/* The next event of the log, which must be of this very call; or NULL where the log
+   ends: from there on we do new things. */
+static Event *replayed(Run *run, const char *kind, const char *name, const char *input)
+{
+    if (run->step)
+        block(run, "step %s calls %s %s: only a task's function can", run->step, kind,
+              name);
+    if (run->position == run->events && run->checking) leave(run, CHECKED);
+    if (run->position == run->events) return NULL;
+    Event *event = &run->log[run->position];
+    if (!is_call(event, kind, name) || strcmp(event->input, input))
+        block(run, "event %d of its log is %s %s, and now the function calls %s %s%s",
+              run->position, event->kind, event->name, kind, name,
+              two_inputs(event->input, input));
+    if (!quiet && !run->checking)
+        say("task %lld: event %d, %s %s, is in the log", (long long)run->id,
+            run->position, kind, name);
+    run->position++;
+    return event;
+}
+
+/* What was stored is what you get, the first time as every time. */
+static cJSON *outcome(Run *run, const Event *event)
+{
+    char *why;
+    if (!event->result) return fail(run, "%s", event->error);
+    cJSON *value = decode(event->result, &why);
+    if (!value)
+        block(run, "the result of %s in its log is no good: %s", event->name, why);
+    return value;
+}
+
+static void send_children(Run *run);
+
+static Event *record(Run *run, Event event)
+{
+    send_children(run);
+    Row *row = one(db, "RecordEvent", Int("id", run->id), Text("claim", run->claim),
+                   Int("seq", run->events), Text("kind", event.kind),
+                   Text("name", event.name), Json("input", event.input),
+                   Json("result", event.result), Text("error", event.error));
+    if (!row) leave(run, LOST);
+    run->position++;
+    run->stored++;
+    event.result = get_json(row, "result");
+    return add_event(run, event);
+}
+
+/* Calls the function, up to so many times.  Returns its result as JSON, or NULL and
+   run->error. */
+static const char *do_step(Run *run, int most, Function *function, const cJSON *input)
+{
+    char *why;
+    for (run->tries = 1;; run->tries++) {
+        run->error = NULL;
+        run->for_good = false;
+        cJSON *output = function(run, input);
+        const char *text = output ? encode(output, &why) : NULL;
+        if (output && !text) fail_for_good(run, "its output is no good: %s", why);
+        if (!output && !run->error) fail(run, "it gave no reason");
+        if (run->for_good) return NULL;
+        if (text || run->tries >= most) return text;
+        Row *pause = one(db, "PauseStep", Int("tries", run->tries),
+                         Int("backoff_ms", backoff_ms));
+        poll(NULL, 0, (int)get_int(pause, "ms"));
+    }
+}
+
+/* Runs a function once, or up to so many times if it fails, and remembers its result or
+   its error for all attempts to come. */
+static cJSON *try_step(Run *run, int tries, const char *name, Function *function,
+                       const cJSON *input)
+{
+    char *why;
+    const char *text = input ? encode(input, &why) : "null";
+    if (!text)
+        return fail_for_good(run, "the input of step %s is no good: %s", name, why);
+    Event *event = replayed(run, "step", name, text);
+    if (event) return outcome(run, event);
+    send_children(run);  // they run while we do
+    run->step = name;
+    const char *result = do_step(run, tries, function, input);
+    run->step = NULL;
+    run->for_good = false;
+    event = record(run, (Event){.kind = "step",
+                                .name = name,
+                                .input = text,
+                                .result = result,
+                                .error = result ? NULL : run->error});
+    return outcome(run, event);
+}
+
+static cJSON *step(Run *run, const char *name, Function *function, const cJSON *input)
+{
+    return try_step(run, 1, name, function, input);
+}
+
+/* The same whenever the same thing is tried again, by retry and replay, too: with it
+   the other side knows a repetition when it sees one. */
+static const char *step_key(const Run *run)
+{
+    return run->step ? format("%s/%d/%s", run->lineage, run->events, run->step)
+                     : run->lineage;
+}
+
+/* ---- what differs each time one looks: recorded, it does not ---- */
+
+/* CLOCK=16:58 in the environment stops it there. */
+static int64_t wall_clock_ms(void)
+{
+    int64_t now = (int64_t)time(NULL) * 1000;
+    int hour, minute;
+    const char *stopped = getenv("CLOCK");
+    if (!stopped || sscanf(stopped, "%d:%d", &hour, &minute) != 2) return now;
+    return now / 86400000 * 86400000 + (hour * 60 + minute) * 60000;
+}
+
+static cJSON *read_clock(Run *run, const cJSON *input)
+{
+    (void)run, (void)input;
+    return cJSON_CreateNumber((double)wall_clock_ms());
+}
+
+static cJSON *roll(Run *run, const cJSON *input)
+{
+    uint64_t bits;
+    (void)run, (void)input;
+    if (getentropy(&bits, sizeof bits) < 0) die("no random numbers");
+    return cJSON_CreateNumber((double)(bits >> 11) * 0x1p-53);
+}
+
+static cJSON *make_uuid(Run *run, const cJSON *input)
+{
+    uint16_t r[8];
+    (void)run, (void)input;
+    if (getentropy(r, sizeof r) < 0) die("no random numbers");
+    r[3] = 0x4000 | (r[3] & 0x0fff);  // version 4
+    r[4] = 0x8000 | (r[4] & 0x3fff);
+    return cJSON_CreateString(format("%04x%04x-%04x-%04x-%04x-%04x%04x%04x", r[0], r[1],
+                                     r[2], r[3], r[4], r[5], r[6], r[7]));
+}
+
+static const cJSON *draw(Run *run, const char *name, Function *function)
+{
+    const cJSON *drawn = step(run, name, function, NULL);
+    if (!drawn) block(run, "its log has no %s: %s", name, run->error);
+    return drawn;
+}
+
+/* The time in milliseconds since 1970. */
+static int64_t durable_now(Run *run)
+{
+    return (int64_t)draw(run, "now", read_clock)->valuedouble;
+}
+
+/* From 0 up to, but not, 1. */
+static double durable_random(Run *run)
+{
+    return draw(run, "random", roll)->valuedouble;
+}
+
+static const char *durable_uuid(Run *run)
+{
+    return draw(run, "uuid", make_uuid)->valuestring;
+}
+
+/* Has this run come past the place before it asked?  Then it did without, and does so
+   to its end. */
+static bool is_old(Run *run, const char *name)
+{
+    for (Old *old = run->old; old; old = old->next)
+        if (!strcmp(old->name, name)) return true;
+    if (run->position == run->events ||
+        is_call(&run->log[run->position], "version", name))
+        return false;
+    Old *old = take(sizeof *old);
+    *old = (Old){name, run->old};
+    run->old = old;
+    return true;
+}
+
+/* Which version of a piece of code this run is to take.  The first answer is recorded,
+   and holds for the whole run. */
+static int version(Run *run, const char *name, int newest)
+{
+    for (int i = 0; i < run->position; i++)
+        if (is_call(&run->log[i], "version", name)) return atoi(run->log[i].result);
+    if (is_old(run, name)) return 1;
+    Event *event = replayed(run, "version", name, "null");
+    if (!event)
+        event = record(run, (Event){.kind = "version",
+                                    .name = name,
+                                    .input = "null",
+                                    .result = format("%d", newest)});
+    if (atoi(event->result) > newest)
+        block(run, "its log was written by version %s of %s, and this code knows %d",
+              event->result, name, newest);
+    return atoi(event->result);
+}
+
+/* ---- children: to wait without a process ---- */
+
+static void ring(int times);
+
+/* Creates a child, once, however often it is replayed.  Returns what await() wants. */
+static int spawn_with(Run *run, const char *name, const cJSON *input, Options options)
+{
+    char *why;
+    const char *text = input ? encode(input, &why) : "null";
+    if (!text) {
+        fail_for_good(run, "the input of child %s is no good: %s", name, why);
+        return -1;
+    }
+    if (!replayed(run, "spawn", name, text)) {
+        add_event(run, (Event){.kind = "spawn",
+                               .name = name,
+                               .input = text,
+                               .open = true,
+                               .options = options});
+        run->position++;
+    }
+    return run->position - 1;
+}
+
+static int spawn(Run *run, const char *name, const cJSON *input)
+{
+    return spawn_with(run, name, input, (Options){0});
+}
+
+static void print_child(FILE *list, int seq, const Event *event)
+{
+    char *why;
+    const Options *o = &event->options;
+    fprintf(list, "{\"seq\":%d,\"name\":%s,\"input\":%s", seq,
+            encode(cJSON_CreateString(event->name), &why), event->input);
+    if (o->queue)
+        fprintf(list, ",\"queue\":%s", encode(cJSON_CreateString(o->queue), &why));
+    if (o->max_attempts > 0) fprintf(list, ",\"max_attempts\":%d", o->max_attempts);
+    if (o->timeout_ms > 0) fprintf(list, ",\"timeout_ms\":%d", o->timeout_ms);
+    fprintf(list, "}");
+}
+
+/* Children are sent together, before the function does anything else that lasts. */
+static void send_children(Run *run)
+{
+    enum { MOST_BYTES = 16 << 20 };
+    while (run->stored < run->events) {
+        char *text;
+        size_t size;
+        int first = run->stored;
+        FILE *list = open_memstream(&text, &size);
+        if (!list) die("no memory for the children of task %lld", (long long)run->id);
+        for (int i = first; i < run->events && ftell(list) < MOST_BYTES;
+             i++, run->stored++) {
+            fputc(i == first ? '[' : ',', list);
+            print_child(list, i, &run->log[i]);
+        }
+        fputc(']', list);
+        fclose(list);
+        int sent = exec(db, "SpawnChildren", Int("id", run->id),
+                        Text("claim", run->claim), Json("children", text));
+        free(text);
+        if (!sent) leave(run, LOST);
+        ring(sent);
+    }
+}
+
+/* Gives the slot back until so many more children have ended. */
+static _Noreturn void park(Run *run, int children)
+{
+    if (run->checking) leave(run, CHECKED);
+    send_children(run);
+    Row *row = one(db, "ParkTask", Int("id", run->id), Text("claim", run->claim),
+                   Int("wake_on", run->wakeups + children));
+    leave(run, row ? PARKED : LOST);
+}
+
+/* The child's output, or NULL and run->error if it failed or was cancelled. */
+static cJSON *await(Run *run, int child)
+{
+    if (child < 0) return NULL;  // spawn() has said why
+    if (run->step)
+        block(run, "step %s awaits a child: only a task's function can", run->step);
+    if (child >= run->position || strcmp(run->log[child].kind, "spawn"))
+        block(run, "it awaits event %d, which is no child", child);
+    if (run->log[child].open) park(run, 1);
+    return outcome(run, &run->log[child]);
+}
+
+/* Parks once, and not once for each. */
+static void await_all(Run *run)
+{
+    int open = 0;
+    if (run->step)
+        block(run, "step %s awaits children: only a task's function can", run->step);
+    for (int i = 0; i < run->position; i++) open += run->log[i].open;
+    if (open) park(run, open);
+}
+
+/* ---- one task, from its claim to its end ---- */
+
+static int my_slot;
+
+static const char *worker_name(int pid, int slot)
+{
+    char host[64] = "";
+    gethostname(host, sizeof host - 1);
+    return format("%s:%d slot %d", host, pid, slot);
+}
+
+static Row *claim_task(void)
+{
+    return one(db, "ClaimTask", Text("queue", queue),
+               Text("worker", worker_name(getpid(), my_slot)),
+               Int("lease_ms", lease_ms));
+}
+
+/* With a log a function is deterministic: it would fail again, in the same place. */
+static bool may_try_again(const Run *run) { return !run->for_good && !run->events; }
+
+/* The one setjmp: whoever leaves a task's function comes out here.  What that function
+   took is in the arena, and no result of libpq outlives a call, so nothing is left
+   behind. */
+static void run_function(Run *run, Function *function, const cJSON *input,
+                         cJSON **output)
+{
+    run->way = RETURNED;
+    if (setjmp(run->outside)) return;
+    if ((run->attempt > 1 || run->has_waited) && !run->checking) load_log(run);
+    *output = function(run, input);
+    send_children(run);
+    if (run->position < run->events)
+        block(run, "event %d of its log is %s %s, and the function has ended before it",
+              run->position, run->log[run->position].kind,
+              run->log[run->position].name);
+}
+
+/* Whatever goes wrong from here on ends up in the task's row, and in no other place. */
+static const char *call_function(Run *run, const char *stored)
+{
+    char *why;
+    Function *function = find_function(run->name);
+    if (!function)
+        return fail_for_good(run, "this worker has no function \"%s\"", run->name);
+    cJSON *input = decode(stored, &why), *output = NULL;
+    if (!input) return fail_for_good(run, "its input is no good: %s", why);
+    run_function(run, function, input, &output);
+    if (run->way != RETURNED) return NULL;
+    if (!output) return run->error ? NULL : fail(run, "it gave no reason");
+    char *text = encode(output, &why);
+    return text ? text : fail(run, "its output is no good: %s", why);
+}
+
+static void say_lost(const Run *run)
+{
+    say("task %lld: the claim is lost, nothing was written", (long long)run->id);
+}
+
+static void end_attempt(const Run *run)
+{
+    Row *end = one(db, "EndAttempt", Int("id", run->id), Text("claim", run->claim),
+                   Text("error", run->error), Int("again", may_try_again(run)),
+                   Int("backoff_ms", backoff_ms));
+    if (!end) say_lost(run);
+    else if (!quiet && !strcmp(get_text(end, "status"), "waiting"))
+        say("task %lld: %s; again in %s ms", (long long)run->id, run->error,
+            get_text(end, "again_in_ms"));
+    else if (!quiet) say("task %lld failed: %s", (long long)run->id, run->error);
+}
+
+static void block_task(const Run *run)
+{
+    const char *error =
+        format("%s. Repair the function, then: retry %lld (it goes on), "
+               "replay %lld (it begins again) or cancel %lld",
+               run->error, (long long)run->id, (long long)run->id, (long long)run->id);
+    if (exec(db, "BlockTask", Int("id", run->id), Text("claim", run->claim),
+             Text("error", error)))
+        say("task %lld is blocked: %s", (long long)run->id, error);
+    else say_lost(run);
+}
+
+static void run_task(const Row *task)
+{
+    Run run = {.id = get_int(task, "id"),
+               .name = get_text(task, "name"),
+               .claim = get_text(task, "claim"),
+               .attempt = (int)get_int(task, "attempt"),
+               .has_waited = get_int(task, "has_waited"),
+               .lineage = get_text(task, "lineage")};
+    const char *output = call_function(&run, get_json(task, "input"));
+    if (run.way == PARKED && !quiet)
+        say("task %lld is parked, and needs no process", (long long)run.id);
+    if (run.way == PARKED) return;
+    if (run.way == LOST) say_lost(&run);
+    else if (run.way == BLOCKED) block_task(&run);
+    else if (!output) end_attempt(&run);
+    else if (!exec(db, "CompleteTask", Int("id", run.id), Text("claim", run.claim),
+                   Json("output", output)))
+        say_lost(&run);
+    else if (!quiet) say("task %lld completed", (long long)run.id);
+}
+
+/* ---- what the processes of a worker share ---- */
+
+enum { MOST_SLOTS = 64, PAUSE_MS = 500 };
+
+/* Each field has one writer, and one who clears it.  What the process in the seat
+   writes passes to the supervisor when that process is dead. */
+typedef struct {
+    pid_t pid;          // supervisor: the process in this seat, or 0
+    double started;     // supervisor: when it was
+    atomic_llong task;  // the process in the seat: what it runs, or 0
+    atomic_int run;     // the process in the seat: how many it has begun to run
+    atomic_bool idle;   // the process in the seat: it waits for the bell
+    atomic_int doomed;  // lookout: the run for which it is to be killed, or 0
+    char why[40];       // lookout: and why
+    atomic_int dead;    // supervisor: who died here; 0 when that is reported
+    char death[80];     // supervisor: of what
+} Seat;
+
+typedef struct {
+    Seat seat[MOST_SLOTS + 1];  // the slots; number 0 is the lookout
+    atomic_bool connected;      // the lookout is
+    atomic_bool stopping;
+} Shared;
+
+static Shared *shared;
+
+static int slots;
+static pid_t demo_pid;          // a worker that the demo has started ends with it
+static int bell[2] = {-1, -1};  // a byte in this pipe wakes one idle slot
+static int lifeline[2];         // its other end only the supervisor holds
+
+static void ring(int times)
+{
+    while (times-- > 0 && write(bell[1], "!", 1) == 1) continue;
+}
+
+static bool supervisor_is_gone(int wait_ms)
+{
+    return poll(&(struct pollfd){.fd = lifeline[0]}, 1, wait_ms) > 0;
+}
+
+/* ---- a slot: runs one task at a time ---- */
+
+static void note_run(Seat *seat, int64_t task)
+{
+    seat->task = 0;
+    seat->run++;
+    seat->task = task;
+}
+
+/* Whoever takes a dead process's seat says what became of its task.  The claim in the
+   task's row names its owner, so it is found however early the owner died. */
+static void report_the_dead(Seat *seat)
+{
+    if (!seat->dead) return;
+    Row *task = many(db, "EndAttemptOf", Text("queue", queue),
+                     Text("worker", worker_name(seat->dead, my_slot)),
+                     Text("error", seat->death), Int("backoff_ms", backoff_ms));
+    if (task)
+        say("task %s, now %s: %s", get_text(task, "id"), get_text(task, "status"),
+            seat->death);
+    seat->dead = 0;
+}
+
+/* Returns false if Postgres speaks unasked: it says goodbye. */
+static bool wait_for_bell(Seat *seat)
+{
+    struct pollfd ends[] = {{.fd = bell[0], .events = POLLIN},
+                            {.fd = lifeline[0]},
+                            {.fd = PQsocket(connection(db)), .events = POLLIN}};
+    seat->idle = true;
+    poll(ends, 3, -1);
+    seat->idle = false;
+    (void)!read(bell[0], &(char){0}, 1);  // nothing, if somebody else was faster
+    return !ends[2].revents;
+}
+
+static void be_slot(Seat *seat)
+{
+    report_the_dead(seat);
+    while (!shared->stopping && !supervisor_is_gone(0)) {
+        forget_memory();
+        Row *task = claim_task();
+        if (task) {
+            note_run(seat, get_int(task, "id"));
+            run_task(task);
+            note_run(seat, 0);
+        } else if (!wait_for_bell(seat)) return;
+    }
+}
+
+/* ---- the lookout: does what concerns all slots ---- */
+
+static void look_for_work(void)
+{
+    int idle = 0;
+    for (int i = 1; i <= slots; i++) idle += shared->seat[i].idle;
+    if (!idle) return;
+    Row *work = one(db, "LookForWork", Text("queue", queue), Int("idle", idle));
+    ring((int)get_int(work, "tasks"));
+}
+
+/* Whatever is past its alarm, of whichever worker.  Returns how many: there may be
+   more. */
+static int sweep(void)
+{
+    enum { AT_ONCE = 100 };  // we have to beat, too
+    int swept = 0;
+    Row *row;
+    if (!get_int(one(db, "AnyDue"), "due")) return 0;
+    for (row = many(db, "WakeTasks"); row; row = row->next, swept++)
+        if (strcmp(get_text(row, "was"), "waiting"))
+            say("task %s, now queued: its worker was lost", get_text(row, "id"));
+    for (int i = 0; i < AT_ONCE && (row = one(db, "GiveUpTask")); i++, swept++)
+        say("task %s, now failed: %s", get_text(row, "id"), get_text(row, "error"));
+    return swept + exec(db, "CancelOrphans");
+}
+
+/* One heartbeat does three things: it renews the leases of our living slots, and learns
+   who was cancelled, took too long, or has lost its task to another.  A slot may take
+   its next task while we look: the run that is doomed is the one that we have read
+   first. */
+static void beat(void)
+{
+    for (int i = 1; i <= slots; i++) {
+        Seat *seat = &shared->seat[i];
+        int run = seat->run;
+        int64_t task = seat->task;
+        if (!seat->pid || !task) continue;
+        const char *worker = worker_name(seat->pid, i);
+        exec(db, "RenewLease", Int("id", task), Text("worker", worker),
+             Int("lease_ms", lease_ms));
+        Row *doomed = one(db, "FindDoomed", Int("id", task), Text("worker", worker));
+        if (!doomed) continue;
+        snprintf(seat->why, sizeof seat->why, "%s", get_text(doomed, "why"));
+        seat->doomed = run;
+    }
+}
+
+static void be_lookout(void)
+{
+    double next_tick = 0;
+    shared->connected = true;
+    while (!supervisor_is_gone(poll_ms)) {
+        forget_memory();
+        if (!shared->stopping) look_for_work();
+        if (elapsed_ms() < next_tick) continue;
+        beat();  // first: our own leases may have ended while we were frozen
+        if (!sweep()) next_tick = elapsed_ms() + tick_ms;
+    }
+}
+
+/* ---- the supervisor: forks the others, and starts again what dies ---- */
+
+static volatile sig_atomic_t asked_to_stop;  // how often
+static void count_signal(int number) { (void)number, asked_to_stop++; }
+static void wake_up(int number) { (void)number; }
+
+static void start_process(int number)
+{
+    Seat *seat = &shared->seat[number];
+    bool again = seat->started;
+    seat->started = elapsed_ms();
+    seat->idle = false;
+    pid_t pid = fork();
+    if (pid < 0) die("cannot fork: %s", strerror(errno));
+    if (pid > 0) {
+        seat->pid = pid;  // only here: the child would write its 0 into the same memory
+        return;
+    }
+    signal(SIGINT, SIG_IGN);  // Ctrl-C is for the supervisor
+    signal(SIGTERM, SIG_IGN);
+    signal(SIGCHLD, SIG_DFL);
+    close(lifeline[1]);
+    my_slot = number;
+    if (number) speak_as("slot %d", number);
+    else speak_as("lookout");
+    db = again ? open_db_again(SCHEMA) : open_db(SCHEMA);
+    if (again && !number) say("is connected again");
+    if (!again && number < 2) arm_crash(number ? "" : "lookout");
+    if (number) be_slot(seat);
+    else be_lookout();
+    close_db(db);
+    exit(0);
+}
+
+/* A function that calls exit(0) has not come to its end. */
+static const char *cause_of_death(const Seat *seat, int status)
+{
+    if (!status && !seat->task) return NULL;
+    return WIFSIGNALED(status)
+               ? format("its process died of signal %d", WTERMSIG(status))
+               : format("its process ended with status %d", WEXITSTATUS(status));
+}
+
+static void note_death(int number, const char *why)
+{
+    Seat *seat = &shared->seat[number];
+    if (!number) shared->connected = false;
+    else if (why && !seat->dead) {
+        seat->dead = seat->pid;
+        snprintf(seat->death, sizeof seat->death, "%s", why);
+        say("slot %d is gone: %s", number, why);
+    }
+    seat->pid = 0;
+    seat->task = 0;
+    seat->run++;
+}
+
+/* SIGCHLD of another process must not end the wait. */
+static int wait_for(pid_t pid, int options)
+{
+    int status = 0;
+    while (waitpid(pid, &status, options) < 0 && errno == EINTR) continue;
+    return status;
+}
+
+/* A process is stopped before it is killed: it may have come to its next task
+   meanwhile. */
+static void kill_doomed(int number)
+{
+    Seat *seat = &shared->seat[number];
+    if (!seat->pid || !seat->doomed) return;
+    kill(seat->pid, SIGSTOP);
+    int status = wait_for(seat->pid, WUNTRACED);
+    if (WIFSTOPPED(status) && seat->run != seat->doomed) kill(seat->pid, SIGCONT);
+    else if (WIFSTOPPED(status)) {
+        kill(seat->pid, SIGKILL);
+        wait_for(seat->pid, 0);
+        note_death(number, seat->why);
+    } else note_death(number, cause_of_death(seat, status));
+    seat->doomed = 0;
+}
+
+static void bury_the_dead(void)
+{
+    int status;
+    for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;)
+        for (int i = 0; i <= slots; i++)
+            if (shared->seat[i].pid == pid)
+                note_death(i, cause_of_death(&shared->seat[i], status));
+}
+
+/* Slots are started when the lookout has a connection: one complaint is enough.  None
+   is started twice within PAUSE_MS. */
+static void fill_seats(void)
+{
+    for (int i = 0; i <= slots; i++) {
+        Seat *seat = &shared->seat[i];
+        if (seat->pid || (i && !shared->connected)) continue;
+        if (i && shared->stopping && !seat->dead) continue;
+        if (seat->started && elapsed_ms() < seat->started + PAUSE_MS) continue;
+        start_process(i);
+    }
+}
+
+static int unfinished_seats(void)
+{
+    int busy = 0;
+    for (int i = 1; i <= slots; i++)
+        busy += shared->seat[i].pid || (shared->seat[i].dead && shared->connected);
+    return busy;
+}
+
+static void stop_at_once(void)
+{
+    for (int i = 0; i <= slots; i++)
+        if (shared->seat[i].pid) kill(shared->seat[i].pid, SIGKILL);
+    die("stopped at once: what was running is found when its lease ends");
+}
+
+static void supervise(void)
+{
+    while (!shared->stopping || unfinished_seats()) {
+        if (asked_to_stop && !shared->stopping) {
+            say("stops; what runs is finished (a second Ctrl-C does not wait)");
+            shared->stopping = true;
+        }
+        if (asked_to_stop > 1 || (demo_pid && getppid() != demo_pid)) stop_at_once();
+        if (shared->stopping) ring(unfinished_seats());
+        forget_memory();
+        bury_the_dead();
+        fill_seats();
+        for (int i = 1; i <= slots; i++) kill_doomed(i);
+        poll(NULL, 0, 50);  // or until a signal comes
+    }
+    close(lifeline[1]);
+    while (wait(NULL) > 0 || errno == EINTR)
+        if (asked_to_stop > 1) stop_at_once();
+}
+
+static void prepare_to_supervise(void)
+{
+    shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE,
+                  MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (shared == MAP_FAILED) die("no shared memory: %s", strerror(errno));
+    if (pipe(bell) < 0 || pipe(lifeline) < 0) die("no pipe: %s", strerror(errno));
+    fcntl(bell[0], F_SETFL, O_NONBLOCK);
+    fcntl(bell[1], F_SETFL, O_NONBLOCK);
+    sigaction(SIGINT, &(struct sigaction){.sa_handler = count_signal}, NULL);
+    sigaction(SIGTERM, &(struct sigaction){.sa_handler = count_signal}, NULL);
+    sigaction(SIGCHLD, &(struct sigaction){.sa_handler = wake_up}, NULL);
+}
+
+/* ---- commands ---- */
+
+static void read_options(void)
+{
+    poll_ms = env_ms("POLL_MS", 200);
+    tick_ms = env_ms("TICK_MS", 2000);
+    lease_ms = env_ms("LEASE_MS", 10000);
+    backoff_ms = env_ms("BACKOFF_MS", 1000);
+    if (lease_ms < 3 * tick_ms)
+        die_usage(
+            "LEASE_MS is at least three times TICK_MS, or healthy tasks are lost");
+    if (option("--queue")) queue = option("--queue");
+}
+
+static void worker(void)
+{
+    read_options();
+    slots = (int)option_number("--slots", 4, 1, MOST_SLOTS);
+    close_db(open_db(SCHEMA));  // checks every statement, for all that we fork
+    prepare_to_supervise();
+    say("%d slots for queue \"%s\"; Ctrl-C ends it", slots, queue);
+    supervise();
+    say("has stopped");
+}
+
+/* One process, no forks, until nothing is queued or due: for tests and debuggers. */
+static void drain(void)
+{
+    read_options();
+    db = open_db(SCHEMA);
+    arm_crash("");
+    for (Row *task;;) {
+        forget_memory();
+        if ((task = claim_task())) run_task(task);
+        else if (!sweep()) break;
+    }
+    close_db(db);
+}
+
+/* The input as encode() writes it, or the end of the program. */
+static const char *check_input(const char *text, const char *where)
+{
+    char *why, *canonical = NULL;
+    cJSON *input = decode(text, &why);
+    if (input) canonical = encode(input, &why);
+    if (!canonical) die_usage("%s: %s; nothing was enqueued", where, why);
+    return canonical;
+}
+
+/* An option that is null in the row if it is not given. */
+static Arg optional(const char *parameter, const char *name)
+{
+    return option(name) ? Int(parameter, option_number(name, 0, 1, 86400000))
+                        : Text(parameter, NULL);
+}
+
+static const char *enqueue(const char *name, const char *input)
+{
+    Row *task =
+        one(db, "EnqueueTask", Text("queue", queue), Text("name", name),
+            Json("input", input),
+            Int("priority", option_number("--priority", 0, -1000000, 1000000)),
+            Int("delay_ms", option_number("--delay-ms", 0, 0, 2000000000)),
+            optional("timeout_ms", "--timeout-ms"),
+            optional("patience_ms", "--patience-ms"), Text("key", option("--key")));
+    return get_text(task, "id");
+}
+
+/* All lines are looked at before the first is enqueued, and enqueued in one
+   transaction. */
+static void submit_file(const char *name, const char *path)
+{
+    int count;
+    const char **lines = read_lines(path, &count);
+    for (int i = 0; i < count; i++)
+        lines[i] = check_input(lines[i], format("%s:%d", path, i + 1));
+    exec(db, "Begin");
+    for (int i = 0; i < count; i++) puts(enqueue(name, lines[i]));
+    exec(db, "Commit");
+}
+
+static void submit(void)
+{
+    const char *name = word(0), *file = option("--file");
+    read_options();
+    if (!find_function(name))
+        die_usage("there is no function \"%s\" (there are%s); nothing was enqueued",
+                  name, function_names());
+    if (file && word(1)) die_usage("JSON or --file, not both; nothing was enqueued");
+    if (file && option("--key"))
+        die_usage("a key is for one task, not for a file; nothing was enqueued");
+    const char *input = file ? NULL : check_input(word(1) ? word(1) : "null", "JSON");
+    db = open_db(SCHEMA);
+    if (file) submit_file(name, file);
+    else puts(enqueue(name, input));
+    close_db(db);
+}
+
+static void show(void)
+{
+    int64_t id = word(0) ? word_number(0, "ID", 1, INT64_MAX) : 0;
+    db = open_db(SCHEMA);
+    Row *rows = id ? one(db, "ShowTask", Int("id", id)) : many(db, "ListTasks");
+    if (id && !rows) die("there is no task %lld", (long long)id);
+    print_rows(rows);
+    Row *log = id ? many(db, "ShowLog", Int("id", id)) : NULL;
+    if (log) print_rows(log);
+    int64_t age = get_int(one(db, "OldestSnapshot"), "age_s");
+    if (age > 60)
+        say("a transaction has been open for %lld s and keeps dead rows alive",
+            (long long)age);
+    close_db(db);
+}
+
+static _Noreturn void refuse(int64_t id, const char *what)
+{
+    Row *task = one(db, "ShowTask", Int("id", id));
+    if (!task) die("there is no task %lld", (long long)id);
+    die("task %lld is %s and cannot be %s", (long long)id, get_text(task, "status"),
+        what);
+}
+
+static void change_task(const char *statement, const char *what)
+{
+    int64_t id = word_number(0, "ID", 1, INT64_MAX);
+    db = open_db(SCHEMA);
+    if (!one(db, statement, Int("id", id))) refuse(id, what);
+    close_db(db);
+}
+
+static void cancel_task(void) { change_task("CancelTask", "cancelled"); }
+static void retry_task(void)
+{
+    change_task("RetryTask", "retried, or its parent still counts on it");
+}
+
+/* Children before parents, as whoever ends a child locks them.  The log is emptied when
+   we have the task: a statement looks once. */
+static void replay_task(void)
+{
+    int64_t id = word_number(0, "ID", 1, INT64_MAX);
+    db = open_db(SCHEMA);
+    exec(db, "Begin");
+    exec(db, "DetachChildren", Int("id", id));
+    if (!one(db, "ReplayTask", Int("id", id)))
+        refuse(id, "replayed, or its parent still counts on it");
+    exec(db, "EmptyLog", Int("id", id));
+    exec(db, "Commit");
+    close_db(db);
+}
+
+static void export_log(void)
+{
+    db = open_db(SCHEMA);
+    int64_t id = word_number(0, "ID", 1, INT64_MAX);
+    Row *row = one(db, "ExportTask", Int("id", id));
+    if (!row) die("there is no task %lld", (long long)id);
+    puts(get_text(row, "kept"));
+    close_db(db);
+}
+
+static const char *json_in(const cJSON *input, const char *key)
+{
+    char *why;
+    const cJSON *value = cJSON_GetObjectItemCaseSensitive(input, key);
+    return value ? encode(value, &why) : "null";
+}
+
+/* What would today's function do with this log?  Returns false if it would block. */
+static bool check_log(const char *path)
+{
+    char *why;
+    cJSON *kept = decode_file(path, &why), *item;
+    if (!kept) die("%s: %s", path, why);
+    Run run = {.name = text_in(kept, "name"), .checking = true};
+    const cJSON *attempt = cJSON_GetObjectItemCaseSensitive(kept, "attempt");
+    if (!run.name || !cJSON_IsNumber(attempt)) die("%s: not what export prints", path);
+    run.attempt = attempt->valueint;
+    cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(kept, "events"))
+    {
+        Event event = {.kind = text_in(item, "kind"),
+                       .name = text_in(item, "name"),
+                       .input = json_in(item, "input"),
+                       .error = text_in(item, "error")};
+        event.open = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(item, "open"));
+        if (!event.error) event.result = json_in(item, "result");
+        if (!event.kind || !event.name ||
+            (event.error && !strcmp(event.kind, "version")))
+            die("%s: event %d is not what export prints", path, run.events);
+        add_event(&run, event);
+    }
+    run.stored = run.events;
+    if (!run.events) die("%s: it has no events, so there is nothing to check", path);
+    call_function(&run, json_in(kept, "input"));
+    bool fine = find_function(run.name) && run.way != BLOCKED;
+    say("%s: %s: %s", path, run.name,
+        !fine ? run.error
+        : run.position < run.events
+            ? format("waits at event %d of %d", run.position, run.events)
+            : format("fine, %d events", run.events));
+    return fine;
+}
+
+static void replay_check(void)
+{
+    if (!check_log(word(0))) die("a task with this log would block");
+}
+
+static void set_limit(const char *of, int64_t most)
+{
+    exec(db, "Begin");
+    exec(db, "LockLimit", Text("queue", of));
+    exec(db, "SetLimit", Text("queue", of), Int("most", most));
+    exec(db, "Commit");
+}
+
+static void limit(void)
+{
+    int64_t most = word_number(1, "N", 0, 1000);
+    db = open_db(SCHEMA);
+    set_limit(word(0), most);
+    print_rows(many(db, "ListPermits"));
+    close_db(db);
+}
+
+/* ---- functions: yours would stand here ---- */
+
+static cJSON *noop(Run *run, const cJSON *input)
+{
+    (void)run, (void)input;
+    return cJSON_CreateNull();
+}
+
+static cJSON *nap(Run *run, const cJSON *input)
+{
+    (void)run;
+    int ms = number_in(input, "ms");
+    nanosleep(&(struct timespec){.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L},
+              NULL);
+    return cJSON_CreateNull();
+}
+
+/* Ends its own process: with {"signal": 11}, with {"exit": true}, or else with
+   SIGKILL. */
+static cJSON *crash(Run *run, const cJSON *input)
+{
+    int number = number_in(input, "signal");
+    if (cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(input, "exit"))) exit(0);
+    signal(number, SIG_DFL);
+    raise(number ? number : SIGKILL);
+    return fail(run, "it survived signal %d", number);
+}
+
+static cJSON *steps(Run *run, const cJSON *input)
+{
+    int count = number_in(input, "steps");
+    for (int i = 0; i < count; i++)
+        if (!step(run, "noop", noop, cJSON_CreateNumber(i))) return NULL;
+    return cJSON_CreateNumber(count);
+}
+
+/* {"order": "A1", "amount": 4500, "ms": 500}: a bank that knows its keys, and a slow
+   network. */
+static cJSON *charge_payment(Run *run, const cJSON *order)
+{
+    const char *id = text_in(order, "order");
+    int amount = number_in(order, "amount");
+    if (!id) return fail_for_good(run, "an order without a name");
+    if (amount < 1) return fail_for_good(run, "an order of nothing");
+    if (amount > 100000) return fail_for_good(run, "the card is declined");
+    if (!quiet) say("charges %d for order %s, with key %s", amount, id, step_key(run));
+    exec(db, "Charge", Text("key", step_key(run)), Text("order_id", id),
+         Int("amount", amount));
+    nap(run, order);
+    return cJSON_CreateString(format("%d paid", amount));
+}
+
+static int tries(const Run *run) { return run->step ? run->tries : run->attempt; }
+
+/* {"order": "A1", "bounces": 2}: the first two tries do not get through. */
+static cJSON *send_confirmation_email(Run *run, const cJSON *order)
+{
+    if (tries(run) <= number_in(order, "bounces"))
+        return fail(run, "the mail server does not answer");
+    if (!quiet) say("sends the mail for order %s", text_in(order, "order"));
+    return cJSON_CreateString("sent");
+}
+
+/* {"crash": 1}: its process is killed, in the first attempt. */
+static void maybe_crash(Run *run, const cJSON *input)
+{
+    if (!run->checking && run->attempt <= number_in(input, "crash")) crash(run, NULL);
+}
+
+static cJSON *check_fraud(Run *run, const cJSON *order)
+{
+    if (number_in(order, "amount") > 50000) return fail(run, "it looks like fraud");
+    return cJSON_CreateString("looks good");
+}
+
+static cJSON *process_order(Run *run, const cJSON *order)
+{
+    cJSON *charge = await(run, spawn(run, "charge_payment", order));
+    if (!charge) return fail(run, "payment: %s", run->error);
+
+    maybe_crash(run, order);
+
+    if (version(run, "fraud-check", 2) >= 2 &&
+        !try_step(run, 3, "fraud-check", check_fraud, order))
+        return fail(run, "stopped: %s", run->error);
+
+    cJSON *email = await(run, spawn(run, "send_confirmation_email", order));
+    if (!email) return fail(run, "email: %s", run->error);
+    return charge;
+}
+
+/* {"children": 10}: so many of "name", or of noop, each with "input". */
+static cJSON *fan_out(Run *run, const cJSON *input)
+{
+    int count = number_in(input, "children");
+    const char *name = text_in(input, "name") ? text_in(input, "name") : "noop";
+    const cJSON *what = cJSON_GetObjectItemCaseSensitive(input, "input");
+    Options options = {.queue = text_in(input, "queue"),
+                       .max_attempts = number_in(input, "max_attempts"),
+                       .timeout_ms = number_in(input, "timeout_ms")};
+    if (count < 0 || count > 100000)
+        return fail_for_good(run, "not %d children", count);
+    int *child = take(sizeof *child * (size_t)(count + 1));
+    for (int i = 0; i < count; i++) child[i] = spawn_with(run, name, what, options);
+    await_all(run);
+    for (int i = 0; i < count; i++)
+        if (!await(run, child[i])) return fail(run, "child %d: %s", i, run->error);
+    return cJSON_CreateNumber(count);
+}
+
+/* {"trip": "T1", "fully_booked": "hotel"} */
+static cJSON *book(Run *run, const cJSON *trip, const char *what)
+{
+    const char *id = text_in(trip, "trip"), *full = text_in(trip, "fully_booked");
+    if (!id) return fail_for_good(run, "a trip without a name");
+    if (full && !strcmp(full, what)) return fail_for_good(run, "no %s is free", what);
+    exec(db, "Book", Text("trip_id", id), Text("what", what));
+    return cJSON_CreateString(format("%s for %s", what, id));
+}
+
+static cJSON *book_flight(Run *run, const cJSON *trip)
+{
+    return book(run, trip, "flight");
+}
+static cJSON *book_hotel(Run *run, const cJSON *trip)
+{
+    return book(run, trip, "hotel");
+}
+
+static cJSON *cancel_flight(Run *run, const cJSON *trip)
+{
+    (void)run;
+    exec(db, "CancelBooking", Text("trip_id", text_in(trip, "trip")),
+         Text("what", "flight"));
+    return cJSON_CreateTrue();
+}
+
+/* A saga: what was done is undone, in plain C. */
+static cJSON *book_trip(Run *run, const cJSON *trip)
+{
+    cJSON *flight = await(run, spawn(run, "book_flight", trip));
+    if (!flight) return fail(run, "%s", run->error);
+
+    cJSON *hotel = await(run, spawn(run, "book_hotel", trip));
+    if (hotel) return cJSON_CreateString("booked");
+
+    const char *why = run->error;
+    if (!await(run, spawn(run, "cancel_flight", trip)))
+        return fail(run, "%s, and the flight is still booked: %s", why, run->error);
+    return fail(run, "%s; the flight is cancelled", why);
+}
+
+static cJSON *lottery(Run *run, const cJSON *input)
+{
+    cJSON *ticket = cJSON_CreateObject();
+    cJSON_AddNumberToObject(ticket, "drawn_at", (double)durable_now(run));
+    cJSON_AddNumberToObject(ticket, "number", durable_random(run));
+    cJSON_AddStringToObject(ticket, "id", durable_uuid(run));
+    maybe_crash(run, input);
+    return ticket;
+}
+
+/* ---- the demo ---- */
+
+/* In a process group of its own, so that a signal can reach all of it, like the loss of
+   a machine. */
+static pid_t start_worker(int number, int with_slots)
+{
+    pid_t pid = fork();
+    if (pid < 0) die("cannot fork: %s", strerror(errno));
+    setpgid(pid, 0);  // both say it: whoever comes first
+    if (pid > 0) return pid;
+    leave_db(db);
+    speak_as("worker %d", number);
+    demo_pid = getppid();
+    slots = with_slots;
+    prepare_to_supervise();
+    supervise();
+    exit(0);
+}
+
+static void stop_worker(pid_t pid)
+{
+    kill(pid, SIGTERM);
+    if (waitpid(pid, NULL, 0) < 0) die("a worker is gone");
+}
+
+static void wait_until_done(void)
+{
+    enum { PATIENCE_MS = 8000 };
+    double since = elapsed_ms();
+    for (int64_t n, before = 0; (n = get_int(one(db, "CountUnfinished"), "n"));
+         before = n) {
+        if (n != before) since = elapsed_ms();
+        expect(elapsed_ms() < since + PATIENCE_MS, "tasks go on until all are done");
+        expect(!waitpid(-1, NULL, WNOHANG), "workers live until they are stopped");
+        progress("%lld tasks to do", (long long)n);
+        poll(NULL, 0, 20);
+    }
+}
+
+static void run_worker(int number, int with_slots)
+{
+    pid_t pid = start_worker(number, with_slots);
+    wait_until_done();
+    stop_worker(pid);
+}
+
+/* The rows that prove it. */
+static void print_order(int tries_to_charge)
+{
+    print_rows(many(db, "ListFamily", Int("id", 1)));
+    print_rows(many(db, "ShowLog", Int("id", 1)));
+    Row *paid = many(db, "ListPayments");
+    print_rows(paid);
+    expect(paid && !paid->next && get_int(paid, "tries") == tries_to_charge,
+           "the order was paid once, and charged as often as we think");
+}
+
+static void show_order(void)
+{
+    enqueue("process_order", "{\"order\":\"A1\",\"amount\":4500,\"crash\":1}");
+    quiet = false;
+    run_worker(1, 1);
+    quiet = true;
+    print_order(1);
+}
+
+static void show_many_parents(void)
+{
+    enum { ORDERS = 20 };
+    for (int i = 0; i < ORDERS; i++)
+        enqueue("process_order", format("{\"order\":\"B%d\",\"amount\":100}", i));
+    run_worker(2, 1);
+    Row *count = one(db, "CountTasks", Text("name", "process_order"));
+    say("%s orders with two children each, on one slot: %s completed",
+        get_text(count, "tasks"), get_text(count, "completed"));
+    expect(get_int(count, "completed") == ORDERS + 1,
+           "parents do not starve their children");
+}
+
+static void show_saga(void)
+{
+    const char *id =
+        enqueue("book_trip", "{\"trip\":\"T1\",\"fully_booked\":\"hotel\"}");
+    run_worker(3, 1);
+    print_rows(many(db, "ListFamily", Int("id", atoll(id))));
+    Row *booking = many(db, "ListBookings");
+    print_rows(booking);
+    expect(booking && !booking->next &&
+               !strcmp(get_text(booking, "state"), "cancelled"),
+           "the flight was booked, and is cancelled");
+}
+
+static void prepare_demo(void)
+{
+    setenv("POLL_MS", "50", false);
+    setenv("TICK_MS", "100", false);
+    setenv("LEASE_MS", "1000", false);
+    setenv("BACKOFF_MS", "50", false);
+    read_options();
+    db = fresh_db(SCHEMA);
+}
+
+static void demo(void)
+{
+    prepare_demo();
+    quiet = true;
+    headline("An order, its two children, and a kill -9 between them, on one slot");
+    show_order();
+    headline("Parents that wait take no slot");
+    show_many_parents();
+    headline("A saga: the hotel is full, so the flight is cancelled");
+    show_saga();
+    headline("All of it came true.");
+    close_db(db);
+}
+
+/* The order's own worker is killed while it charges; another machine could do the
+   rest. */
+static void crash_demo(void)
+{
+    prepare_demo();
+    headline("Two workers, one order");
+    enqueue("process_order", "{\"order\":\"A1\",\"amount\":4500,\"ms\":300}");
+    pid_t first = start_worker(1, 1);
+    while (!many(db, "ListPayments")) poll(NULL, 0, 10);
+    pid_t second = start_worker(2, 1);
+    say("kill -9 to worker 1 and all its processes: it has charged, and not said so");
+    kill(-first, SIGKILL);
+    waitpid(first, NULL, 0);
+    wait_until_done();
+    stop_worker(second);
+    print_order(2);
+    headline("All of it came true.");
+    close_db(db);
+}
+
+/* ---- the program ---- */
+
+static const struct {
+    const char *name;
+    Function *function;
+} registry[] = {
+    {"noop", noop},
+    {"sleep", nap},
+    {"crash", crash},
+    {"steps", steps},
+    {"charge_payment", charge_payment},
+    {"send_confirmation_email", send_confirmation_email},
+    {"process_order", process_order},
+    {"fan_out", fan_out},
+    {"book_trip", book_trip},
+    {"book_flight", book_flight},
+    {"book_hotel", book_hotel},
+    {"cancel_flight", cancel_flight},
+    {"lottery", lottery},
+};
+enum { FUNCTIONS = sizeof registry / sizeof *registry };
+
+static Function *find_function(const char *name)
+{
+    for (int i = 0; i < FUNCTIONS; i++)
+        if (!strcmp(registry[i].name, name)) return registry[i].function;
+    return NULL;
+}
+
+static const char *function_names(void)
+{
+    const char *names = "";
+    for (int i = 0; i < FUNCTIONS; i++)
+        names = format("%s %s", names, registry[i].name);
+    return names;
+}
+
+int main(int argc, char **argv)
+{
+    static const Command commands[] = {
+        {"", "", demo, "the demo"},
+        {"worker", "[--slots N] [--queue Q]", worker, "run tasks, so many at a time"},
+        {"crash", "", crash_demo, "a demo of two workers, one of which is killed"},
+        {"drain", "[--queue Q]", drain, "run what is queued, in this process, and end"},
+        {"submit",
+         "NAME [JSON] [--queue Q] [--priority N] [--timeout-ms N] [--delay-ms N] "
+         "[--patience-ms N] [--key K] [--file INPUTS.jsonl]",
+         submit, "enqueue a task, or one for each line of a file"},
+        {"cancel", "ID", cancel_task, "at once, or within a tick if it runs"},
+        {"retry", "ID", retry_task, "give a failed or blocked task one more attempt"},
+        {"replay", "ID", replay_task, "run an ended task again, with an empty log"},
+        {"export", "ID", export_log,
+         "print a task and its log, to keep for replay-check"},
+        {"replay-check", "FILE", replay_check,
+         "would today's functions go on with these logs?"},
+        {"limit", "QUEUE N", limit, "let so many tasks of a queue run at once"},
+        {"show", "[ID]", show, "the last tasks, or one"},
+    };
+    return run_command(commands, sizeof commands / sizeof *commands, argc, argv);
+}

@@ -1,0 +1,441 @@
+-- Every statement that main.c sends, under the name by which main.c asks for it, in the order of
+-- a task's life.
+
+-- name: Begin :exec
+begin;
+
+-- name: Commit :exec
+commit;
+
+-- name: EnqueueTask :one
+-- Part of the caller's transaction: nobody sees the task before that commits.  Of two with
+-- the same key, the second gets the id of the first, also when both come at once.
+insert into task (queue, name, input, priority, timeout_ms, patience_ms, key, status, wake_at)
+values (@queue, @name, @input, @priority, @timeout_ms, @patience_ms, @key,
+        case when @delay_ms::int > 0 then 'waiting' else 'queued' end,
+        now() + coalesce(nullif(@delay_ms::int, 0), @patience_ms::int) * interval '1 ms')
+on conflict (queue, key) where key is not null do update set key = excluded.key
+returning id;
+
+-- name: ClaimTask :one
+-- Two workers never get the same task, and none waits for another.  On a limited queue the
+-- task comes with a free permit, or not at all; while a permit that was retired is still in
+-- use, nothing new begins.
+with free as (
+    select n
+    from permit
+    where queue = @queue and task_id is null and not retired
+      and not exists (
+        select from permit
+        where queue = @queue and task_id is not null and retired)
+      and not exists (
+        select from task
+        where queue = @queue and status = 'running' and permit is null)
+    order by n
+    limit 1
+    for update
+    skip locked
+), next as (
+    select id
+    from task
+    where queue = @queue and status = 'queued' and (wake_at is null or wake_at > now())
+      and (exists (select from free) or not exists (select from permit where queue = @queue))
+    order by priority desc, id
+    limit 1
+    for update
+    skip locked
+), given as (
+    update permit
+    set task_id = next.id
+    from free, next
+    where permit.queue = @queue and permit.n = free.n
+)
+update task
+set status = 'running', worker = @worker, started_at = now(), permit = (select n from free),
+    attempt = attempt + 1, claim = gen_random_uuid(),
+    wake_at = now() + @lease_ms::int * interval '1 ms'
+where id = any (array(select id from next))
+returning id, name, input, attempt, max_attempts, claim, (wake_on is not null)::int as has_waited,
+          coalesce(lineage, id::text) as lineage;
+
+-- name: LoadLog :many
+-- A statement of its own: a claim can return a row that is newer than its own snapshot.
+select seq, kind, log.name, log.input, log.result, log.error, log.open::int, wakeups
+from log
+join task on task.id = task_id
+where task_id = @id
+order by seq;
+
+-- name: RecordEvent :one
+-- The fence, for a log.  The task's row is locked, and not only looked at: else the claim could
+-- be lost between the look and the insert.
+insert into event (task_id, seq, kind, name, input, result, error, attempt)
+select id, @seq::int, @kind, @name, @input, @result, @error, attempt
+from task
+where id = @id and claim = @claim
+for no key update
+returning result;
+
+-- name: SpawnChildren :exec
+-- Children and their events, in one statement, or none of them: exactly one child for each
+-- (task, seq), because that is the key of the event.
+with parent as (
+    select id, queue, attempt, coalesce(lineage, id::text) as lineage
+    from task
+    where id = @id and claim = @claim
+    for no key update
+), spawned as materialized (
+    select nextval('task_id_seq') as child_id, parent.id as parent_id, parent.attempt, seq, name,
+           input, coalesce(child.queue, parent.queue) as queue,
+           coalesce(max_attempts, 5) as max_attempts, timeout_ms,
+           lineage || '/' || seq || '/' || name as lineage
+    from parent, json_to_recordset(@children)
+        as child (seq int, name text, input json, queue text, max_attempts int, timeout_ms int)
+), child as (
+    insert into task (id, parent_id, lineage, queue, name, input, max_attempts, timeout_ms)
+    select child_id, parent_id, lineage, queue, name, coalesce(input, 'null')::jsonb, max_attempts,
+           timeout_ms
+    from spawned
+)
+insert into event (task_id, seq, kind, name, input, child_id, attempt)
+select parent_id, seq, 'spawn', name, coalesce(input, 'null'), child_id, attempt
+from spawned;
+
+-- name: ParkTask :one
+-- The look and the sleep are one update, of the row that a child's end updates, too.  A parked
+-- attempt is not counted.
+update task
+set status = case when wakeups < @wake_on::int then 'waiting' else 'queued' end,
+    wake_on = @wake_on, attempt = attempt - 1, claim = null, wake_at = null
+where id = @id and claim = @claim
+returning status;
+
+-- name: PauseStep :one
+-- Before a step is tried again.
+select (extract(epoch from back_off(@tries, @backoff_ms)) * 1000)::int as ms;
+
+-- name: CompleteTask :exec
+-- The fence: whoever has lost the claim changes no row, and learns of it.
+update task
+set status = 'completed', output = @output, error = null, finished_at = now(),
+    claim = null, wake_at = null
+where id = @id and claim = @claim;
+
+-- name: BlockTask :exec
+-- Neither failed nor tried again.  Its log is kept, for retry.
+update task
+set status = 'blocked', error = @error, claim = null, wake_at = null
+where id = @id and claim = @claim;
+
+-- name: EndAttempt :one
+-- Failed.  Again later, if there is an attempt left and @again says that it makes sense.
+with this as (
+    select id, attempt, attempt < max_attempts and @again::int = 1 as again
+    from task
+    where id = @id and claim = @claim
+    for no key update
+)
+update task
+set status = case when again then 'waiting' else 'failed' end,
+    wake_at = case when again then now() + back_off(this.attempt, @backoff_ms) end,
+    finished_at = case when not again then now() end,
+    error = @error, claim = null
+from this
+where task.id = this.id
+returning status, coalesce(extract(epoch from wake_at - now()) * 1000, 0)::int as again_in_ms;
+
+-- name: EndAttemptOf :many
+-- A dead process cannot say what it ran, but its claim does.
+with this as (
+    select id, attempt, attempt < max_attempts as again
+    from task
+    where queue = @queue and worker = @worker and status = 'running'
+    for no key update
+)
+update task
+set status = case when again then 'waiting' else 'failed' end,
+    wake_at = case when again then now() + back_off(this.attempt, @backoff_ms) end,
+    finished_at = case when not again then now() end,
+    error = @error, claim = null
+from this
+where task.id = this.id
+returning task.id, status;
+
+-- name: AnyDue :one
+-- What an idle worker asks on each tick.
+select exists (select from task where wake_at <= now())::int as due;
+
+-- name: WakeTasks :many
+-- Past its alarm, and may go on.  Recovery is a property of the rows: any lookout can do it.
+with expired as (
+    select id, status, patience_ms, permit
+    from task
+    where wake_at <= now() and (status = 'waiting' or status = 'running' and attempt < max_attempts)
+    order by wake_at
+    limit 1000
+    for update
+    skip locked
+)
+update task
+set status = 'queued', claim = null, wake_at = now() + expired.patience_ms * interval '1 ms',
+    error = case when expired.status = 'running' then 'its worker was lost' else task.error end
+from (select * from expired order by permit) as expired    -- as SetLimit does: no deadlock
+where task.id = expired.id
+returning task.id, expired.status as was;
+
+-- name: GiveUpTask :one
+-- Past its alarm, and may not: its attempts are used up, or its patience.
+with expired as (
+    select id, status
+    from task
+    where wake_at <= now() and (status = 'queued' or status = 'running' and attempt >= max_attempts)
+    order by wake_at
+    limit 1
+    for update
+    skip locked
+)
+update task
+set status = 'failed', finished_at = now(), claim = null, wake_at = null,
+    error = case expired.status when 'running' then 'its worker was lost'
+                                else 'it waited too long in the queue' end
+from expired
+where task.id = expired.id
+returning task.id, task.error;
+
+-- name: CancelOrphans :exec
+-- The open children of tasks that have failed or were cancelled.  The alarm of such a task is put
+-- out, or rings again if there are more of them, or if somebody holds one.
+with parent as (
+    select id
+    from task
+    where wake_at <= now() and status in ('failed', 'cancelled')
+    order by wake_at
+    limit 100
+    for update
+    skip locked
+), orphan as (
+    select child.id, child.queue, child.permit
+    from parent
+    join task as child on child.parent_id = parent.id
+    where is_open(child.status)
+    limit 1000
+    for no key update of child
+    skip locked
+), cancelled as (
+    update task
+    set status = 'cancelled', error = 'its parent has ended', finished_at = now(), claim = null,
+        wake_at = null
+    from (select * from orphan order by queue, permit) as orphan
+    where task.id = orphan.id
+    returning parent_id
+)
+update task
+set wake_at = case when (select count(*) from cancelled where parent_id = task.id) < (
+                       select count(*) from task as child
+                       where child.parent_id = task.id and is_open(child.status))
+                   then now() + interval '100 ms' end
+from parent
+where task.id = parent.id;
+
+-- name: RenewLease :exec
+select renew_lease(@id, @worker, @lease_ms);
+
+-- name: FindDoomed :one
+-- Is the process that runs this task to be stopped?
+select case when task.id is null then 'its row is gone'
+            when status = 'cancelled' then 'it was cancelled'
+            when status = 'queued' or task.worker <> mine.worker then 'its claim was lost'
+            else 'it took longer than its timeout' end as why
+from (values (@id::bigint, @worker)) as mine (id, worker)
+left join task on task.id = mine.id
+where task.id is null or status in ('queued', 'cancelled')
+   or status = 'running' and (task.worker <> mine.worker
+                              or started_at + timeout_ms * interval '1 ms' < now());
+
+-- name: CancelTask :one
+-- At once; a process that runs it is stopped by its lookout's next tick.
+update task
+set status = 'cancelled', error = 'cancelled', finished_at = now(), claim = null, wake_at = null
+where id = @id and status in ('queued', 'waiting', 'running', 'blocked')
+returning id;
+
+-- name: RetryTask :one
+-- Not a child whose parent lives and may have seen how it ended.
+update task
+set status = 'queued', error = null, finished_at = null,
+    wake_at = now() + patience_ms * interval '1 ms',
+    max_attempts = greatest(max_attempts, attempt + 1)
+where id = @id and status in ('failed', 'blocked', 'cancelled')
+  and (status = 'blocked' or not exists (
+    select from task as parent
+    where parent.id = task.parent_id and is_open(parent.status)))
+returning id;
+
+-- name: DetachChildren :exec
+-- The new run makes children of its own.  The old ones are cancelled, and wake nobody.
+with old as (
+    select id, queue, permit
+    from task
+    where parent_id = @id
+    order by id desc
+    for no key update
+)
+update task
+set parent_id = null, claim = null,
+    status = case when is_open(status) then 'cancelled' else status end,
+    error = case when is_open(status) then 'its parent was replayed' else error end,
+    wake_at = case when is_open(status) then null else wake_at end,
+    finished_at = coalesce(finished_at, now())
+from (select * from old order by queue, permit) as old
+where task.id = old.id;
+
+-- name: ReplayTask :one
+-- Not a child whose parent counts on it, and not a task that has got more children meanwhile.
+update task
+set status = 'queued', wakeups = 0, wake_on = null, output = null, error = null,
+    finished_at = null, wake_at = now() + patience_ms * interval '1 ms',
+    max_attempts = greatest(max_attempts, attempt + 1)
+where id = @id and status in ('completed', 'failed', 'blocked', 'cancelled')
+  and not exists (select from task as child where child.parent_id = task.id)
+  and (status = 'blocked' or not exists (
+    select from task as parent
+    where parent.id = task.parent_id and is_open(parent.status)))
+returning id;
+
+-- name: EmptyLog :exec
+-- In ReplayTask's transaction, which has locked the task.
+delete from event where task_id = @id;
+
+-- name: ExportTask :one
+-- A task and its log, as replay-check reads them: JSON, an event a line.
+select format(E'{"name": %s, "attempt": %s, "input": %s, "events": [\n%s\n]}',
+              to_json(name), attempt, input, (
+    select string_agg(json_build_object('kind', kind, 'name', name, 'input', input,
+                                        'result', result, 'error', error,
+                                        'open', open)::text, E',\n' order by seq)
+    from log
+    where task_id = task.id)) as kept
+from task
+where id = @id;
+
+-- name: LookForWork :one
+-- For how many of so many idle slots is there a task, and a permit if it needs one?
+select least(
+    (select count(*) from (
+        select from task where queue = @queue and status = 'queued' limit @idle::int) waiting),
+    case when exists (select from permit where queue = @queue)
+         then (select count(*) from permit
+               where queue = @queue and task_id is null and not retired
+                 and not exists (
+                   select from permit
+                   where queue = @queue and task_id is not null and retired))
+         else @idle
+    end) as tasks;
+
+-- name: LockLimit :exec
+-- One change of a limit at a time.  The next statement looks when we have the lock: this one
+-- has looked already.
+insert into permit (queue, n, retired)
+values (@queue, 0, true)
+on conflict (queue, n) do update set retired = true;
+
+-- name: SetLimit :exec
+-- A permit in use cannot be taken away; it is retired, and not given again.
+with more as (
+    insert into permit (queue, n)
+    select @queue, n
+    from generate_series(1, @most::int) as n
+    on conflict do nothing
+)
+update permit
+set retired = n > @most
+where queue = @queue and n = any (array(
+    select n
+    from permit
+    where queue = @queue and n > 0 and retired <> (n > @most)
+    order by n
+    for update));
+
+-- name: ListTasks :many
+select id, parent_id as parent, queue, name, left(input::text, 30) as input, status, attempt,
+       priority, worker,
+       left(coalesce(error, output::text), 40) as outcome
+from task
+order by id desc
+limit 40;
+
+-- name: ShowTask :one
+-- Why is it not moving?
+select id, parent_id as parent, queue, name, input, status, attempt || ' of ' || max_attempts as attempt, output, error,
+       case
+           when status = 'waiting' and wake_at is null
+               then format('%s more of its children', wake_on - wakeups) || coalesce((
+                   select ' (blocked: ' || string_agg(id::text, ', ') || ')'
+                   from task as child
+                   where child.parent_id = task.id and child.status = 'blocked'), '')
+           when status = 'waiting' and attempt = 0 then 'its time'
+           when status = 'waiting' then 'its next attempt'
+           when status = 'running' then 'its worker, ' || worker
+           when status = 'blocked' then 'a repair of its function'
+           when status <> 'queued' then 'nothing'
+           when not exists (select from permit where permit.queue = task.queue) then 'a free slot'
+           when exists (select from permit
+                        where permit.queue = task.queue and task_id is null and not retired)
+               then 'a free slot'
+           else 'a permit of its queue'
+       end as waits_for,
+       round(extract(epoch from now() - coalesce(finished_at, started_at, created_at)), 1) as for_s,
+       round(extract(epoch from wake_at - now()), 1) as alarm_in_s,
+       created_at, started_at, finished_at
+from task
+where id = @id;
+
+-- name: ShowLog :many
+select seq, kind, name, left(input::text, 30) as input, left(result::text, 40) as result,
+       left(error, 60) as error, child_id as child, attempt, at::time(0)
+from log
+where task_id = @id
+order by seq;
+
+-- name: OldestSnapshot :one
+-- The oldest open transaction in this database keeps dead rows of all tables alive.
+select coalesce(max(extract(epoch from now() - xact_start))::int, 0) as age_s
+from pg_stat_activity
+where datname = current_database() and backend_xmin is not null and pid <> pg_backend_pid();
+
+-- name: CountUnfinished :one
+select count(*) as n from task where status in ('queued', 'running', 'waiting');
+
+-- name: CountTasks :one
+select count(*) as tasks, count(*) filter (where status = 'completed') as completed
+from task
+where name = @name;
+
+-- name: ListFamily :many
+select id, parent_id as parent, name, status, attempt, worker,
+       left(coalesce(error, output::text), 60) as outcome
+from task
+where id = @id or parent_id = @id
+order by id;
+
+-- name: ListPayments :many
+select order_id, idempotency_key, amount, tries from payment order by order_id;
+
+-- name: Book :exec
+-- Its own repetition changes nothing, however late it comes: not even after a cancellation.
+insert into booking (trip_id, what) values (@trip_id, @what)
+on conflict (trip_id, what) do nothing;
+
+-- name: CancelBooking :exec
+update booking set state = 'cancelled' where trip_id = @trip_id and what = @what;
+
+-- name: ListBookings :many
+select trip_id, what, state from booking order by trip_id, what;
+
+-- name: Charge :exec
+-- An effect on the world: the same key pays once, and it is counted how often it was asked for.
+insert into payment (order_id, idempotency_key, amount) values (@order_id, @key, @amount)
+on conflict (idempotency_key) do update set tries = payment.tries + 1;
+
+-- name: ListPermits :many
+select queue, n, task_id, retired from permit where n > 0 order by queue, n;
