@@ -40,7 +40,9 @@ if [ -t 0 ] && [ -t 1 ]; then
 fi
 make -s -C "$copy" build
 if grep -q '^Blocks: ' "$patch"; then
-    make -s -C "$copy" replay-check || printf '\nThat is what a deploy would do to tasks that are half done.\n'
+    if make -s -C "$copy" replay-check; then printf '\nThe kept logs did not notice.\n'
+    else printf '\nThat is what a deploy would do to tasks that are half done.\n'
+    fi
     exit
 fi
 if (cd "$copy" && ./lesson); then
