@@ -32,7 +32,7 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 trap 'exit 1' HUP INT TERM
 make_copy "$folder"
-sed '/^--- a\//,$d; /^Test: /d; /^Says: /d; /^Task: /d; /^Blocks: /d' "$patch"
+sed '/^--- a\//,$d; /^Test: /d; /^Says: /d; /^Says there: /d; /^In the last: /d; /^Task: /d; /^Blocks: /d' "$patch"
 sed -n '/^--- a\//,$p' "$patch"
 if [ -t 0 ] && [ -t 1 ]; then
     printf '\nPredict, then press Enter. '

@@ -74,13 +74,22 @@ void headline(const char *text)
     printf(colours ? "\n\033[1m%s\033[0m\n" : "\n%s\n", text);
 }
 
+static bool silent;
+void die_silently(void) { silent = true; }
+bool speak_again(void)
+{
+    bool was = silent;
+    silent = false;
+    return was;
+}
+
 static _Noreturn void leave(int status, const char *how, va_list list)
 {
     char text[8192];  // not from the arena: it may be memory that we are out of
     vsnprintf(text, sizeof text, how, list);
     wipe_progress();
     fflush(stdout);
-    fprintf(stderr, "%s: %s\n", speaker, text);
+    if (!silent) fprintf(stderr, "%s: %s\n", speaker, text);
     exit(status);
 }
 

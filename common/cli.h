@@ -25,6 +25,11 @@ double elapsed_ms(void);
 _Noreturn void die(const char *how, ...) __attribute__((format(printf, 1, 2)));
 _Noreturn void die_usage(const char *how, ...) __attribute__((format(printf, 1, 2)));
 
+/* For who comes after a dead process and may die of the same: one complaint is enough.
+   speak_again() says whether there was silence. */
+void die_silently(void);
+bool speak_again(void);
+
 typedef struct {
     const char *name;   // "": what runs when no command is given
     const char *usage;  // "NAME [JSON] [--queue Q]"

@@ -1,7 +1,6 @@
 #include "db.h"
 
 #include <ctype.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
@@ -59,15 +58,18 @@ static _Noreturn void die_of(Db *db, const PGresult *result, const Statement *s,
     if (!s->name && state && !strcmp(state, "P0001"))
         die("%s%s", what, with("", hint));  // SQL's raise
     const char *place = PQresultErrorField(result, PG_DIAG_STATEMENT_POSITION);
+    const char *detail = PQresultErrorField(result, PG_DIAG_MESSAGE_DETAIL);
+    if (!place && here)  // the text is not to blame: a line, for a worker's log
+        die("%s: %s: %s%s (called at %s)%s", sql_place(s->file, s->start), s->name,
+            what, hint ? format(" (%s)", hint) : "", here, with("", detail));
     bool no_table = s->name && !here && state && !strcmp(state, "42P01");
-    die_at(
-        s, place ? atoi(place) : 0, what,
-        format("%s%s%s%s", with("", PQresultErrorField(result, PG_DIAG_MESSAGE_DETAIL)),
-               with("hint: ", hint),
-               with("", no_table
-                            ? "if schema.sql has it: make reset makes the tables anew"
-                            : NULL),
-               with("called at ", here)));
+    die_at(s, place ? atoi(place) : 0, what,
+           format("%s%s%s%s", with("", detail), with("hint: ", hint),
+                  with("",
+                       no_table
+                           ? "if schema.sql has it: make reset makes the tables anew"
+                           : NULL),
+                  with("called at ", here)));
 }
 
 /* ---- crash points ---- */
@@ -299,18 +301,6 @@ Db *open_db(const char *schema)
 {
     Db *db = connect_db(schema);
     load_statements(db);
-    return db;
-}
-
-/* Who comes after a dead process tries in silence: the first complaint was enough. */
-Db *open_db_again(const char *schema)
-{
-    int stderr_was = dup(STDERR_FILENO), nobody = open("/dev/null", O_WRONLY);
-    dup2(nobody, STDERR_FILENO);
-    Db *db = open_db(schema);
-    dup2(stderr_was, STDERR_FILENO);
-    close(stderr_was);
-    close(nobody);
     return db;
 }
 

@@ -1,6 +1,7 @@
 # What the tests share.  Each starts in its lesson's folder, with DATABASE_URL set to the
 # suite's own Postgres.
 
+# The lesson that is tested.  A test of an earlier one, kept by the last: FROM says of which.
 LESSON=${LESSON:-$(basename "$BATS_TEST_DIRNAME")}
 [ -d "$GUIDE/lessons/$LESSON" ] || LESSON=01-prerequisites
 SCHEMA=lesson_${LESSON%%-*}
@@ -13,7 +14,13 @@ setup() {
 teardown() {
     [ -z "${STARTED:-}" ] || stop
     [ -z "${HOLDER:-}" ] || let_go
+    ${AFTERWARDS:-true}
     [ ! -e check.sql ] || tools check "$SCHEMA"
+}
+
+# What was tried, for the end of the suite's output.
+tally() { # tally NUMBER WHAT
+    echo "# tally: $1 $2" >&3
 }
 
 # After `run`: what went wrong is shown, because bats shows only what a test prints.
@@ -48,6 +55,22 @@ fresh() { tools reset "$SCHEMA" >/dev/null; }
 
 sql() { # sql STATEMENT: its answer, unaligned, in the lesson's schema
     PGOPTIONS="-c search_path=$SCHEMA" psql -XAtq -v ON_ERROR_STOP=1 "$DATABASE_URL" -c "$1"
+}
+
+# Plays a race: this lesson's, or that of the lesson from which a test was kept, in this lesson's
+# words where they differ.
+play() { # play NAME
+    local file=race/$1.race
+    [ -e "$file" ] || file=$GUIDE/common/test/kept/${FROM%%-*}-$1.race
+    [ -e "$file" ] || file=${SOUND:-$GUIDE}/lessons/$FROM/race/$1.race
+    run tools race "$SCHEMA" "$file"
+    succeeds
+    tally 1 'races played'
+}
+
+# The log of the server outlives it, as its counters do not.
+no_deadlock() {
+    ! grep 'deadlock detected' "$HARDWAY_STATE/log"
 }
 
 # Runs a statement in a session that then does nothing, its transaction open, until let_go.
@@ -95,46 +118,81 @@ wait_until_said() {
     done
 }
 
+# ---- crash points ----
+
+OPEN="status in ('queued', 'running', 'waiting')"
+
+# A task in empty tables, without any back-off: so that each run has the same statements.
+begin() { # begin NAME INPUT
+    sql "do \$\$ begin execute (
+             select 'truncate ' || string_agg(relname, ', ') || ' restart identity cascade'
+             from pg_class where relnamespace = current_schema::regnamespace and relkind = 'r'); end \$\$;
+         insert into task (name, input) values ('$1', '$2')"
+}
+
+# Lets all alarms ring at once, and the work come to its end.
+finish() {
+    local _
+    for _ in $(seq 30); do
+        [ "$(sql "update task set wake_at = now() where status in ('running', 'waiting') and wake_at is not null;
+                  select count(*) from task where $OPEN or status in ('failed', 'cancelled') and wake_at is not null")" -gt 0 ] || return 0
+        ./lesson drain >/dev/null
+    done
+    echo 'it does not come to its end'
+}
+
+rows() { # rows STATEMENT...
+    local statement commands=()
+    for statement; do commands+=(-c "$statement"); done
+    PGOPTIONS="-c search_path=$SCHEMA" psql -XAtq -v ON_ERROR_STOP=1 "$DATABASE_URL" "${commands[@]}"
+}
+
+no_back_off() { sql "create or replace function back_off(attempt int, first_ms int) returns interval language sql as \$\$ select interval '0' \$\$"; }
+
+# A point is bad if its rows are not those of the undisturbed run, or not healthy.
+bad_if() { # bad_if POINT COMMAND...
+    local point=$1
+    shift
+    ! "$@" || return 0
+    echo "$point is bad"
+    BAD=$((${BAD:-0} + 1))
+}
+
+healthy() { tools check "$SCHEMA" >"$BATS_TMPDIR/checked" || { cat "$BATS_TMPDIR/checked"; return 1; }; }
+
 # Kills drain at every statement that it sends, in three ways, and freezes it there in a fourth,
 # while another one does the work; then lets the work come to its end and compares the rows with
-# those of an undisturbed run.
+# those of an undisturbed run.  With a broken version one bad point is enough.
 crash_everywhere() { # crash_everywhere NAME INPUT ROWS...: the rows, as statements
     local name=$1 input=$2 how n want points=
     shift 2
-    end_at_once() { sql "update task set wake_at = now() where status in ('running', 'waiting') and wake_at is not null"; ./lesson drain >/dev/null; }
-    rows() { for statement; do sql "$statement"; done; }
-    begin() { # without any back-off, so that each run has the same statements
-        fresh
-        sql "create or replace function back_off(attempt int, first_ms int) returns interval language sql as \$\$ select interval '0' \$\$"
-        ./lesson submit "$name" "$input" >/dev/null
-    }
-    begin
-    until [ "$(sql "select count(*) from task where status in ('queued', 'running', 'waiting')")" -eq 0 ]; do end_at_once; done
+    fresh
+    no_back_off
+    begin "$name" "$input"
+    finish
     want=$(rows "$@")
     [ -n "$want" ] || { echo 'the undisturbed run left no rows'; return 1; }
     for how in '' :after :lost :freeze; do
         for n in $(seq 500); do
-            begin
+            begin "$name" "$input"
             die_at "$n$how" || break
-            for _ in $(seq 20); do end_at_once; done_now && break; done
+            finish
             [ "$how" != :freeze ] || thaw "$n$how"
-            same "$n$how" "$want" "$(rows "$@")" || BAD=$((${BAD:-0} + 1))
-            tools check "$SCHEMA" >/dev/null || { echo "$n$how: not healthy"; BAD=$((${BAD:-0} + 1)); }
+            bad_if "$n$how" same "$want" "$(rows "$@")"
+            bad_if "$n$how" healthy
             [ -z "${BROKEN:-}" ] || [ "${BAD:-0}" -eq 0 ] || break 2
         done
-        echo "$name: $((n - 1)) points ${how:-:before}"
         points="${points:+$points, }$((n - 1)) ${how:-:before}"
-        [ "$n" -gt 3 ] || return 1
+        [ "$n" -gt 3 ] || { echo "only $((n - 1)) points"; return 1; }
+        tally $((n - 1)) "crash points ${how:-:before}"
     done
+    echo "$name at each statement: $points"
     [ "${BAD:-0}" -eq 0 ] || { echo "$BAD bad points"; return 1; }
-    echo "# $name at each statement: $points; none bad" >&3
 }
 
-done_now() { [ "$(sql "select count(*) from task where status in ('queued', 'running', 'waiting')")" -eq 0 ]; }
-
-# Fails when drain came to its end before that point.
+# Stops drain at a point.  Fails when it came to its end before that.
 die_at() { # die_at POINT
-    local state
+    local state status=0
     CRASH_AT=$1 ./lesson drain >"$BATS_TMPDIR/died" 2>&1 3>&- &
     DRAIN=$!
     case $1 in
@@ -144,8 +202,12 @@ die_at() { # die_at POINT
             sleep 0.01
         done ;;
     esac
-    { ! wait "$DRAIN" || return 1; } 2>/dev/null      # bash would report the death
-    grep -q CRASH_AT "$BATS_TMPDIR/died" || { cat "$BATS_TMPDIR/died"; return 1; }
+    { wait "$DRAIN" || status=$?; } 2>/dev/null      # bash would report the death
+    case $1,$status in
+    *,0) return 1 ;;
+    *:lost,1 | *,137) grep -q CRASH_AT "$BATS_TMPDIR/died" ;;
+    *) cat "$BATS_TMPDIR/died"; echo "$1: exit $status"; exit 1 ;;
+    esac
 }
 
 # Whoever has lost the claim changes nothing at all.  (What it says then is its own affair.)
@@ -158,12 +220,14 @@ thaw() { # thaw POINT
     before=$(everything)
     kill -CONT "$DRAIN"
     wait "$DRAIN" || :
-    same "$1, before the thaw and after" "$before" "$(everything)" || BAD=$((${BAD:-0} + 1))
+    bad_if "$1, thawed," same "$before" "$(everything)"
 }
 
-same() { # same POINT WANT GOT
-    [ "$2" = "$3" ] || { echo "$1: what should be <, what is >"; diff <(echo "$2") <(echo "$3"); return 1; }
+same() { # same WANT GOT
+    [ "$1" = "$2" ] || { echo 'what should be <, what is >'; diff <(echo "$1") <(echo "$2"); return 1; }
 }
+
+# ---- broken versions ----
 
 # A folder that looks like the lesson's, to break things in.
 lesson_copy() {
@@ -174,34 +238,53 @@ lesson_copy() {
     cd "$COPY/lessons/$LESSON" || return
 }
 
-# A limit against hanging, where timeout(1) is there.
-limited() {
-    if command -v timeout >/dev/null; then timeout -k 5 60 "$@"; else "$@"; fi
-}
-
 # Applies a patch to a copy.  It must build, its demo must start, and the test that the
 # patch names must fail with the words that the patch predicts: for that one bad point is enough,
 # and no need to wait long for what does not come.
-turns_red() {
-    local patch=$PWD/$1 copy test says
-    copy=$(mktemp -d "$BATS_TMPDIR/broken.XXXXXX")
-    test=$(sed -n 's/^Test: //p' "$patch")
-    says=$(sed -n 's/^Says: //p' "$patch")
+turns_red() { # turns_red PATCH FILE [TEST]
+    local patch=$1 file=$2 copy test says= here=$PWD
+    case $patch in /*) ;; *) patch=$PWD/$patch ;; esac
+    test=${3:-$(sed -n 's/^Test: //p' "$patch")}
+    [ $# -lt 3 ] || says=$(sed -n 's/^Says there: //p' "$patch")
+    says=${says:-$(sed -n 's/^Says: //p' "$patch")}
     [ -n "$test" ] && [ -n "$says" ] || { echo "$1 has no Test: or no Says:"; return 1; }
-    grep -qxF "@test \"$test\" {" test.bats || { echo "test.bats has no test \"$test\""; return 1; }
+    grep -qF "@test \"$test\" {" "$file" || { echo "$file has no test \"$test\""; return 1; }
+    copy=$(mktemp -d "$BATS_TMPDIR/broken.XXXXXX")
     sh "$GUIDE/common/break.sh" . "$patch" "$copy" || return
     cd "$copy/lessons/$LESSON" || return
     make -s build || return
     if grep -q '^--- a/common/' "$patch"; then make -s ../../common/tools || return
     else cp "$GUIDE/common/tools" "$copy/common/tools"
     fi
-    limited ./lesson >demo.out 2>&1 3>&- || :
-    [ -s demo.out ] || { echo "the demo did not start"; return 1; }
-    GUIDE=$copy BROKEN=1 PATIENCE=300 run bats --tap --filter "^$test\$" test.bats
-    cd "$BATS_TMPDIR" || return
+    demo_starts || return
+    case $file in "$GUIDE"/*) file=$copy${file#"$GUIDE"} ;; esac
+    SOUND=$GUIDE GUIDE=$copy BROKEN=1 PATIENCE=150 run bats --tap --filter "^$test\$" "$file"
+    cd "$here" || return
+    fresh
     [ "$status" -ne 0 ] || { echo "$output"; echo "the test is green without the safety"; return 1; }
     prints 'not ok 1' "$says"
+    rm -rf "$copy"
+    tally 1 'broken versions caught'
 }
+
+# It is enough that it starts: most of these would wait for what does not come.
+demo_starts() {
+    set -m
+    (exec ./lesson) >demo.out 2>&1 3>&- &
+    local demo=$! tries=0
+    set +m
+    until [ -s demo.out ]; do
+        [ $((tries += 1)) -lt 600 ] || { echo 'the demo did not start'; break; }
+        sleep 0.05
+    done
+    kill -KILL -- "-$demo" 2>/dev/null || :
+    wait "$demo" || :
+    until [ "$(sql "select count(*) from (
+            select pg_terminate_backend(pid) from pg_stat_activity where application_name = '$SCHEMA') gone")" -eq 0 ]; do
+        sleep 0.05
+    done
+    [ -s demo.out ]
+} 2>/dev/null
 
 # The test that is the reason for a lesson, on a copy that has the program and the SQL of the
 # lesson before: it must fail.  No need to wait long for what cannot come.

@@ -278,12 +278,12 @@ static void buy(const char *id, const char *buyer, bool changes_mind)
 
 static pid_t start_worker(int number)
 {
+    demo_pid = getpid();  // of the child's parent, also if that dies at once
     pid_t pid = fork();
     if (pid < 0) die("cannot fork: %s", strerror(errno));
     if (pid > 0) return pid;
     leave_db(db);
     speak_as("worker %d", number);
-    demo_pid = getppid();
     db = open_db(SCHEMA);
     work();
     exit(0);

@@ -2,7 +2,7 @@ load ../../common/test/helpers
 
 # The reason for this lesson: a task that kills its process does not take the worker along
 
-@test "the demo ends well, and its rows prove it" {
+@test "the demo ends well, and its rows prove it" {    # only here
     run ./lesson
     succeeds
     prints 'All of it came true' 'A1 rolled back: 0 purchase, 0 task' '59 letters to 59 people' 'a letter to nobody'
@@ -10,8 +10,7 @@ load ../../common/test/helpers
 }
 
 @test "two claims at the same moment get two tasks" {
-    run tools race "$SCHEMA" race/claim.race
-    succeeds
+    play claim
 }
 
 @test "a claim does not wait for a row that somebody has locked" {
@@ -26,7 +25,7 @@ load ../../common/test/helpers
     [ "$(sql "select count(*) from task where status = 'completed'")" -eq 3 ]
 }
 
-@test "a purchase and its task exist both or neither" {
+@test "a purchase and its task exist both or neither" {    # only here
     run ./lesson
     prints_not 'this did not come true: a purchase and its task exist both or neither'
     succeeds
@@ -62,7 +61,7 @@ load ../../common/test/helpers
     [ "$(sql "select status from task where id = 2")" = completed ]
 }
 
-@test "a task that kills its process does not take the worker along" {
+@test "a task that kills its process does not take the worker along" {    # only here
     fresh
     start ./lesson worker
     ./lesson submit crash '{"signal": 11}'
@@ -98,7 +97,7 @@ load ../../common/test/helpers
     fresh
     refused() { local says=$1; shift; run ./lesson submit "$@"; one_line; fails 2 "$says"; }
     refused 'submit needs more. Usage: submit NAME [JSON]'
-    refused 'there is no function "no_such" (there are noop sleep crash write_letter); nothing was enqueued' no_such
+    refused 'there is no function "no_such" (there are noop sleep crash ' no_such
     refused "JSON: \$: it ends where ',' or '}' should be; nothing was enqueued" noop '{"a": 1'
     refused 'JSON: $.a: \u0000 cannot be stored in Postgres' noop '{"a": "\u0000"}'
     refused 'JSON: $.a: 9007199254740993 is not within 2^53' noop '{"a": 9007199254740993}'
@@ -140,7 +139,7 @@ load ../../common/test/helpers
     [ "$(sql 'select count(*) from task')" -eq 0 ]
 }
 
-@test "show lists the tasks, shows one, and knows no other" {
+@test "show lists the tasks, shows one, and knows no other" {    # only here
     fresh
     ./lesson submit noop '{"x": 1}'
     ./lesson drain
@@ -158,7 +157,7 @@ load ../../common/test/helpers
     fails 2 'ID takes a whole number'
 }
 
-@test "overload: tasks are left running, and no process is" {
+@test "overload: tasks are left running, and no process is" {    # only here
     run ./lesson overload
     succeeds
     prints 'too many clients' 'Nothing runs any more'

@@ -173,6 +173,7 @@ static void be_slot(Seat *seat)
     while (!shared->stopping && !supervisor_is_gone(0)) {
         forget_memory();
         Row *task = claim_task();
+        speak_again();
         if (task) {
             seat->task = get_int(task, "id");
             run_task(task);
@@ -217,6 +218,7 @@ static void be_lookout(void)
         if (elapsed_ms() < next_tick) continue;
         look_for_overdue();
         next_tick = elapsed_ms() + tick_ms;
+        if (speak_again()) say("is there again");
     }
 }
 
@@ -245,8 +247,8 @@ static void start_process(int number)
     my_slot = number;
     if (number) speak_as("slot %d", number);
     else speak_as("lookout");
-    db = again ? open_db_again(SCHEMA) : open_db(SCHEMA);
-    if (again && !number) say("is connected again");
+    if (again) die_silently();
+    db = open_db(SCHEMA);
     if (!again && number < 2) arm_crash(number ? "" : "lookout");
     if (number) be_slot(seat);
     else be_lookout();
@@ -523,12 +525,12 @@ static void add_tasks(int count, int ms, const char *timeout_ms)
 
 static pid_t start_worker(int number, int with_slots)
 {
+    demo_pid = getpid();  // of the child's parent, also if that dies at once
     pid_t pid = fork();
     if (pid < 0) die("cannot fork: %s", strerror(errno));
     if (pid > 0) return pid;
     leave_db(db);
     speak_as("worker %d", number);
-    demo_pid = getppid();
     slots = with_slots;
     prepare_to_supervise();
     supervise();

@@ -212,6 +212,7 @@ static void be_slot(Seat *seat)
     while (!shared->stopping && !supervisor_is_gone(0)) {
         forget_memory();
         Row *task = claim_task();
+        speak_again();
         if (task) {
             note_run(seat, get_int(task, "id"));
             run_task(task);
@@ -278,6 +279,7 @@ static void be_lookout(void)
         if (elapsed_ms() < next_tick) continue;
         beat();  // first: our own leases may have ended while we were frozen
         if (!sweep()) next_tick = elapsed_ms() + tick_ms;
+        if (speak_again()) say("is there again");
     }
 }
 
@@ -306,8 +308,8 @@ static void start_process(int number)
     my_slot = number;
     if (number) speak_as("slot %d", number);
     else speak_as("lookout");
-    db = again ? open_db_again(SCHEMA) : open_db(SCHEMA);
-    if (again && !number) say("is connected again");
+    if (again) die_silently();
+    db = open_db(SCHEMA);
     if (!again && number < 2) arm_crash(number ? "" : "lookout");
     if (number) be_slot(seat);
     else be_lookout();
@@ -627,13 +629,13 @@ static cJSON *pay(Run *run, const cJSON *input)
    a machine. */
 static pid_t start_worker(int number, int with_slots)
 {
+    demo_pid = getpid();  // of the child's parent, also if that dies at once
     pid_t pid = fork();
     if (pid < 0) die("cannot fork: %s", strerror(errno));
     setpgid(pid, 0);  // both say it: whoever comes first
     if (pid > 0) return pid;
     leave_db(db);
     speak_as("worker %d", number);
-    demo_pid = getppid();
     slots = with_slots;
     prepare_to_supervise();
     supervise();

@@ -18,7 +18,7 @@ lost_task() { # lost_task ID STEPS
 # The name of the n-th statement that a drain sends.
 statement() { CRASH_AT=$1 ./lesson drain | sed -n 's/.*CRASH_AT: SIGKILL before //p'; }
 
-@test "the demo ends well, and its rows prove it" {
+@test "the demo ends well, and its rows prove it" {    # only here
     run ./lesson
     succeeds
     prints 'All of it came true' 'event 0, step charge, is in the log' 'CRASH_AT: SIGKILL before RecordEvent'
@@ -26,7 +26,7 @@ statement() { CRASH_AT=$1 ./lesson drain | sed -n 's/.*CRASH_AT: SIGKILL before 
 A2|2' ]
 }
 
-@test "a step that is in the log is not called again" {
+@test "a step that is in the log is not called again" {    # only here
     fresh
     ./lesson submit process_order '{"order": "A1", "amount": 4500, "crash": 1}'
     start $QUICK ./lesson worker --slots 1
@@ -37,7 +37,7 @@ A2|2' ]
 email|2' ]
 }
 
-@test "killed or frozen at each statement, an order ends like an undisturbed one" {
+@test "killed or frozen at each statement, an order ends like an undisturbed one" {    # only here
     export BACKOFF_MS=1
     crash_everywhere process_order "$ORDER" "$LOG" \
         'select status, output, error from task' \
@@ -45,8 +45,7 @@ email|2' ]
 }
 
 @test "what an attempt has lost, it cannot add to the log" {
-    run tools race "$SCHEMA" race/record.race
-    succeeds
+    play record
 }
 
 @test "one task in two workers' hands: the log has one result for each step, and the loser says so" {
@@ -68,7 +67,7 @@ email|2' ]
     [ "$(sql 'select string_agg(attempt::text, $$ $$ order by seq) from event')" = '1 2 2' ]
 }
 
-@test "a step's own tries: it is called again before its error is recorded" {
+@test "a step's own tries: it is called again before its error is recorded" {    # only here
     fresh
     export BACKOFF_MS=1
     ./lesson submit process_order '{"order": "A1", "amount": 1, "bounces": 2}'
@@ -80,7 +79,7 @@ failed|1|email: the mail server does not answer' ]
 |the mail server does not answer' ]
 }
 
-@test "an error that no other try will mend is recorded at once, and comes back with the same text" {
+@test "an error that no other try will mend is recorded at once, and comes back with the same text" {    # only here
     fresh
     ./lesson submit process_order '{"order": "A1", "amount": 999999}'
     ./lesson drain
@@ -91,7 +90,7 @@ failed|1|email: the mail server does not answer' ]
     [ "$(sql 'select * from event')" = "$log" ]
 }
 
-@test "replay empties the log, and the keys stay the same" {
+@test "replay empties the log, and the keys stay the same" {    # only here
     fresh
     ./lesson submit process_order "$ORDER"
     BACKOFF_MS=1 ./lesson drain
@@ -106,7 +105,7 @@ failed|1|email: the mail server does not answer' ]
     fails 1 'task 2 is waiting and cannot be replayed'
 }
 
-@test "a step that calls a step has failed, and says so" {
+@test "a step that calls a step has failed, and says so" {    # only here
     lesson_copy
     sed -i.was 's/    if (!quiet) say("sends the mail.*/    step(run, "inner", noop, NULL);/' main.c
     make -s build
@@ -116,7 +115,7 @@ failed|1|email: the mail server does not answer' ]
     [ "$(sql 'select status, error from task')" = "failed|email: it calls step inner: only a task's function can" ]
 }
 
-@test "a result that JSON cannot carry is the step's error" {
+@test "a result that JSON cannot carry is the step's error" {    # only here
     lesson_copy
     sed -i.was 's/return cJSON_CreateString("sent");/return cJSON_CreateNumber(1e300);/' main.c
     make -s build
@@ -141,7 +140,7 @@ failed|1|email: the mail server does not answer' ]
     [ "$(sql 'select status, output, (select count(*) from event) from task')" = 'completed|5000|5000' ]
 }
 
-@test "a log with a hole is not replayed" {
+@test "a log with a hole is not replayed" {    # only here
     fresh
     lost_task 1 3
     sql 'delete from event where seq = 1'
@@ -150,6 +149,6 @@ failed|1|email: the mail server does not answer' ]
     sql 'delete from event'
 }
 
-@test "no deadlock was seen in all this" {
-    [ "$(sql 'select deadlocks from pg_stat_database where datname = current_database()')" -eq 0 ]
+@test "no deadlock was seen in all this" {    # only here
+    no_deadlock
 }
