@@ -3,7 +3,7 @@
 LESSON ?= $(lastword $(sort $(foreach d,$(wildcard lessons/[0-9]*),$(firstword $(subst -, ,$(notdir $(d)))))))
 DIR     = $(or $(wildcard lessons/$(LESSON)-*),$(error There is no lesson $(LESSON): say LESSON=01))
 
-.PHONY: help run test lint doctor db-start db-stop db-status db-destroy db-docker clean
+.PHONY: help run test test-long lint doctor db-start db-stop db-status db-destroy db-docker clean
 .DEFAULT_GOAL := help
 
 help:  # this list
@@ -18,6 +18,10 @@ run:  # the demo of the last lesson, or of LESSON=01
 test:  # all tests, or those of LESSON=01, on a throw-away Postgres
 	@sh common/setup.sh test
 	@sh common/test/suite $(if $(filter command line environment,$(origin LESSON)),$(LESSON))
+
+test-long:  # the same, and what takes too long for every day: half an hour
+	@sh common/setup.sh test
+	@LONG=1 sh common/test/suite
 
 lint:  # warnings of two compilers, layout, scripts, spelling
 	@sh common/setup.sh lint

@@ -27,7 +27,7 @@ typedef struct Db Db;
 
 /* At $DATABASE_URL.  A program opens a connection before it forks, if only to close it again:
    that checks every statement, once for itself and for all its children. */
-Db *open_db(const char *schema);        // the tables must be there
+Db *open_db(const char *schema);     // the tables must be there
 Db *fresh_db(const char *schema);    // drops the schema, makes it anew from schema.sql
 Db *connect_db(const char *schema);  // without statements
 void close_db(Db *db);

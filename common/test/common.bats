@@ -471,3 +471,47 @@ select 1;'
     [ -n "$(find "$(sql 'show unix_socket_directories')" -prune -perm 0700)" ]
     [ -z "$(find "$data/.." -name '.s.PGSQL*' -perm -001)" ]
 }
+
+# ---- security ----
+
+@test "another user of this machine is not let in" {
+    [ "$(id -u)" -eq 0 ] || skip "only root can be somebody else"
+    data=$(sql 'show data_directory')
+    somebody() { su -s /bin/sh nobody -c "$1"; }
+    run somebody "psql -XAt '$DATABASE_URL' -c 'select 1'"
+    [ "$status" -ne 0 ]
+    prints_not 1
+    run somebody "cat '$data/PG_VERSION' '$HARDWAY_STATE/log' '$data/pg_hba.conf'"
+    [ "$status" -ne 0 ]
+    [ "$(sql "select count(*) from pg_hba_file_rules where auth_method not in ('peer', 'reject') and not 'only_create' = any (database)")" -eq 0 ]
+    [ -z "$(find "$data" "$HARDWAY_STATE/log" -perm /077 -print -quit)" ]
+}
+
+@test "a password in DATABASE_URL is in no list of processes and in no log" {
+    fresh
+    export DATABASE_URL="$DATABASE_URL&password=s3cret"
+    nobody_shows_it() { ! ps axww -o args= | grep -F s3cret | grep -vF grep; }
+    mkfifo "$BATS_TMPDIR/typed"
+    "$GUIDE/common/tools" psql "$SCHEMA" <"$BATS_TMPDIR/typed" >"$BATS_TMPDIR/psql" 2>&1 3>&- &
+    exec 9>"$BATS_TMPDIR/typed"
+    echo "select 'it ' || 'works', current_schema;" >&9
+    until grep -q 'it works' "$BATS_TMPDIR/psql"; do sleep 0.05; done
+    nobody_shows_it
+    exec 9>&-
+    wait
+    cd "$GUIDE/lessons/02-simple-task-queue"
+    "$GUIDE/common/tools" reset lesson_02
+    start ./lesson worker
+    PGOPTIONS='-c search_path=lesson_02' psql -XAtq "$DATABASE_URL" -c "insert into task (name, input) values ('no_such', 'null')"
+    wait_until_said no_such
+    nobody_shows_it
+    stop
+    run grep -rF s3cret "$HARDWAY_STATE/log" "$BATS_TMPDIR/said"
+    [ "$status" -eq 1 ]
+    cd "$GUIDE/lessons/$LESSON"
+}
+
+@test "no lesson assembles SQL: what runs stands in queries.sql" {
+    ! grep -nE 'PQ(exec|send|prepare)' "$GUIDE"/lessons/0[2-9]*/main.c
+    ! grep -nEi '"(select|insert|update|delete|with|drop|create|alter|truncate) ' "$GUIDE"/lessons/0[2-9]*/main.c
+}

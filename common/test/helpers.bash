@@ -12,8 +12,8 @@ setup() {
 
 # Every test of a lesson with a queue ends with its invariants.
 teardown() {
-    [ -z "${STARTED:-}" ] || stop
     [ -z "${HOLDER:-}" ] || let_go
+    [ -z "${STARTED:-}" ] || stop
     ${AFTERWARDS:-true}
     [ ! -e check.sql ] || tools check "$SCHEMA"
 }
@@ -95,8 +95,12 @@ start() {
     STARTED=$!
 }
 
+# Gently; a broken version may need more than that.
 stop() {
+    local tries=0
     kill "$STARTED" 2>/dev/null || :
+    while kill -0 "$STARTED" 2>/dev/null && [ $((tries += 1)) -lt 600 ]; do sleep 0.05; done
+    kill -KILL -- "-$STARTED" 2>/dev/null || kill -KILL "$STARTED" 2>/dev/null || :
     wait "$STARTED" 2>/dev/null || :
     STARTED=
 }
@@ -242,7 +246,7 @@ lesson_copy() {
 # patch names must fail with the words that the patch predicts: for that one bad point is enough,
 # and no need to wait long for what does not come.
 turns_red() { # turns_red PATCH FILE [TEST]
-    local patch=$1 file=$2 copy test says= here=$PWD
+    local patch=$1 file=$2 copy test says="" here=$PWD
     case $patch in /*) ;; *) patch=$PWD/$patch ;; esac
     test=${3:-$(sed -n 's/^Test: //p' "$patch")}
     [ $# -lt 3 ] || says=$(sed -n 's/^Says there: //p' "$patch")
@@ -258,13 +262,23 @@ turns_red() { # turns_red PATCH FILE [TEST]
     fi
     demo_starts || return
     case $file in "$GUIDE"/*) file=$copy${file#"$GUIDE"} ;; esac
+    # shellcheck disable=SC2097,SC2098
     SOUND=$GUIDE GUIDE=$copy BROKEN=1 PATIENCE=150 run bats --tap --filter "^$test\$" "$file"
     cd "$here" || return
+    cut_all
     fresh
     [ "$status" -ne 0 ] || { echo "$output"; echo "the test is green without the safety"; return 1; }
     prints 'not ok 1' "$says"
     rm -rf "$copy"
     tally 1 'broken versions caught'
+}
+
+# Until nobody is connected who could still do something.
+cut_all() {
+    until [ "$(sql "select count(*) from (
+            select pg_terminate_backend(pid) from pg_stat_activity where application_name = '$SCHEMA') gone")" -eq 0 ]; do
+        sleep 0.05
+    done
 }
 
 # It is enough that it starts: most of these would wait for what does not come.
@@ -279,10 +293,7 @@ demo_starts() {
     done
     kill -KILL -- "-$demo" 2>/dev/null || :
     wait "$demo" || :
-    until [ "$(sql "select count(*) from (
-            select pg_terminate_backend(pid) from pg_stat_activity where application_name = '$SCHEMA') gone")" -eq 0 ]; do
-        sleep 0.05
-    done
+    cut_all
     [ -s demo.out ]
 } 2>/dev/null
 

@@ -2,7 +2,9 @@
    many checks were made; exits 1 if one failed.
 
    json_test accepts   prints every text that must be taken, as encode() writes it, one a
-                       line: the suite asks Postgres whether it takes them, too. */
+                       line: the suite asks Postgres whether it takes them, too.
+   json_test corpus    prints every text, whether it must be taken, and as what or why not,
+                       each with a NUL behind it: the suite submits them as a task's input. */
 
 #include <math.h>
 #include <stdio.h>
@@ -54,6 +56,8 @@ static const struct {
     {"1e-300", "1e-300"},
     {"5e-324", "5e-324"},
     {"2.2250738585072014e-308", "2.2250738585072014e-308"},
+    {"1.0000000000000000000000000000000000000000000000000000000000000000000000000",
+     "1"},
 };
 
 static const struct {
@@ -111,6 +115,8 @@ static const struct {
     {"-9007199254740993", "not within 2^53"},
     {"18446744073709551616", "not within 2^53"},
     {"1e16", "not within 2^53"},
+    {"1000000000000000000000000000000000000000000000000000000000000000000000000000",
+     "not within 2^53"},
     {"1e400", "not within 2^53"},
     {"1e99999999999999999999", "not within 2^53"},
     {"1e-400", "1e-400 would come back as 0"},
@@ -223,6 +229,13 @@ int main(int argc, char **argv)
     use_arena_for_json();
     if (argc > 1 && !strcmp(argv[1], "accepts")) {
         for (size_t i = 0; i < sizeof good / sizeof *good; i++) puts(good[i].canonical);
+        return 0;
+    }
+    if (argc > 1 && !strcmp(argv[1], "corpus")) {
+        for (size_t i = 0; i < sizeof good / sizeof *good; i++)
+            printf("%s%cgood%c%s%c", good[i].text, 0, 0, good[i].canonical, 0);
+        for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+            printf("%s%cbad%c%s%c", bad[i].text, 0, 0, bad[i].why, 0);
         return 0;
     }
     check_texts();

@@ -109,6 +109,44 @@ load ../../common/test/helpers
     [ "$(sql 'select count(*) from task')" -eq 0 ]
 }
 
+@test "hostile texts as input: back unchanged, or refused with a reason and nothing enqueued" {
+    fresh
+    ${CC:-cc} -std=gnu17 "$GUIDE"/common/test/json_test.c "$GUIDE"/common/{json,memory,cli}.c -o "$BATS_TMPDIR/json_test" -lcjson -lm
+    tried=0 good=0
+    while IFS= read -r -d '' text && IFS= read -r -d '' kind && IFS= read -r -d '' what; do
+        run ./lesson submit noop "$text"
+        if [ "$kind" = good ]; then
+            good=$((good + 1))
+            succeeds
+            [ "$(sql "select input = '${what//\'/\'\'}'::jsonb from task where id = $output")" = t ] || { echo "changed: $text"; return 1; }
+        else
+            one_line
+            fails 2 "${what//'$: '/}" 'nothing was enqueued'
+        fi
+        tried=$((tried + 1))
+    done < <("$BATS_TMPDIR/json_test" corpus)
+    [ "$(sql 'select count(*) from task')" -eq "$good" ]
+    [ "$tried" -gt 80 ]
+    tally "$tried" 'hostile texts submitted'
+}
+
+@test "names are values, whatever is in them" {
+    fresh
+    for name in "'; drop table task; --" '$1' '@queue' '%s%n' '../../etc/passwd' "$(printf 'a\nb')" 'é"\' "$(printf '%02000d' 0)"; do
+        run ./lesson submit "$name"
+        fails 2 'nothing was enqueued'
+        id=$(./lesson submit noop '"x"' --queue "$name")
+        ./lesson drain --queue "$name" >/dev/null
+        quoted=${name//\'/\'\'}
+        [ "$(sql "select queue = '$quoted', status from task where id = $id")" = 't|completed' ]
+        sql "insert into task (name, input) values ('$quoted', '1')"
+        ./lesson drain >/dev/null
+        [ "$(sql "select error from task where name = '$quoted'")" = "this worker has no function \"$name\"" ]
+        tried=$((${tried:-0} + 1))
+    done
+    tally "$tried" 'hostile names'
+}
+
 @test "a bad line 700 of a file names its line, and nothing is enqueued" {
     fresh
     for i in $(seq 1000); do echo "{\"i\": $i}"; done >"$BATS_TMPDIR/good.jsonl"

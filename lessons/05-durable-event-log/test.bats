@@ -126,6 +126,29 @@ failed|1|email: the mail server does not answer' ]
     [ "$state" = 'failed|1|email: its output is no good: $: 1e+300 is not within 2^53: pass it as a string' ] || { echo "$state"; return 1; }
 }
 
+# A step whose result has its keys in another order than the log will have them.
+@test "the first run sees what a replay will see" {
+    lesson_copy
+    sed -i.was -e 's/^static cJSON \*steps(.*/static cJSON *pair(Run *run, const cJSON *input)\
+{\
+    (void)run, (void)input;\
+    cJSON *object = cJSON_CreateObject();\
+    cJSON_AddNumberToObject(object, "z", 1);\
+    cJSON_AddNumberToObject(object, "a", 2);\
+    return object;\
+}\
+&/' -e 's/.*if (!step(run, "noop", noop.*/        return cJSON_CreateString(step(run, "pair", pair, NULL)->child->string);/' main.c
+    make -s build
+    fresh
+    ./lesson submit steps '{"steps": 1}'
+    ./lesson drain
+    first=$(sql 'select output from task')
+    [ "$first" = '"a"' ] || { echo "the first run was told $first"; return 1; }
+    sql "update task set status = 'queued', output = null, finished_at = null"
+    ./lesson drain
+    [ "$(sql 'select output, attempt from task')" = '"a"|2' ]
+}
+
 @test "a first attempt loads no log, and another one loads it in one statement, however long it is" {
     fresh
     ./lesson submit steps '{"steps": 2}'

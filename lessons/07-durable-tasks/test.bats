@@ -112,6 +112,46 @@ send_confirmation_email|completed|100' ]
     crash_everywhere book_trip '{"trip": "T1", "fully_booked": "hotel"}' "$TASKS" "$LOG" "$BOOKINGS"
 }
 
+# Whatever it was doing, and whether it comes back or not: a cancel holds, and reaches the children.
+@test "killed or frozen at each statement, and then cancelled, an order stays cancelled with all its children" {
+    export BACKOFF_MS=1
+    fresh
+    no_back_off
+    for how in '' :after :lost :freeze; do
+        for n in $(seq 500); do
+            begin process_order "$ORDER"
+            die_at "$n$how" || break
+            want=cancelled
+            ./lesson cancel 1 >/dev/null 2>&1 || want=completed
+            finish
+            [ "$how" != :freeze ] || thaw "$n$how"
+            bad_if "$n$how" same "$want|0" "$(sql "select status, (select count(*) from task where $OPEN) from task where id = 1")"
+            bad_if "$n$how" same t "$(sql 'select count(*) <= 1 and coalesce(max(tries), 0) <= 2 from payment')"
+            bad_if "$n$how" healthy
+        done
+        [ "$n" -gt 10 ]
+        tally $((n - 1)) "crash points with a cancel behind them"
+    done
+    [ "${BAD:-0}" -eq 0 ]
+}
+
+@test "the rules hold at every moment while parents and children come and go" {
+    fresh
+    for i in $(seq 60); do echo "{\"order\": \"O$i\", \"amount\": 1}"; done >"$BATS_TMPDIR/many"
+    ./lesson submit process_order --file "$BATS_TMPDIR/many" >/dev/null
+    for i in $(seq 30); do ./lesson submit fan_out '{"children": 5, "name": "fan_out", "input": {"children": 3}}' >/dev/null; done
+    start $QUICK ./lesson worker --slots 4
+    looks=0
+    while [ "$(sql "$open_tasks")" -gt 0 ]; do
+        healthy
+        looks=$((looks + 1))
+        [ "$looks" -ne 5 ] || for id in 61 62 63; do ./lesson cancel $id >/dev/null 2>&1 || :; done
+    done
+    stop
+    [ "$looks" -ge 10 ] || { echo "only $looks looks"; return 1; }
+    tally "$looks" 'times all rules were checked while workers worked'
+}
+
 @test "a child that ends while its parent parks wakes it, in every order" {
     for race in parent-first child-first between; do
         play "$race"
@@ -260,6 +300,8 @@ completed' ]
     until [ "$(sql "$open_tasks")" -eq 0 ]; do BACKOFF_MS=1 ./lesson drain; done
     ./lesson replay 1
     until [ "$(sql "$open_tasks")" -eq 0 ]; do BACKOFF_MS=1 ./lesson drain; done
+    paid=$(sql 'select count(*) from payment')
+    [ "$paid" -eq 1 ] || { echo "A1 was paid $paid times"; return 1; }
     [ "$(sql 'select idempotency_key, tries from payment')" = '1/0/charge_payment|2' ]
 }
 
@@ -405,6 +447,42 @@ queued' ]
     sql "update task set wake_at = now()"
     ./lesson drain
     [ "$(sql 'select status, output, (select count(*) from event) from task')" = 'completed|5000|5000' ]
+}
+
+# What must happen to each is decided by encode() alone, without the engine.
+@test "hostile values: as a step's result and as a child's output they come back as they were, or are refused with a reason" {
+    lesson_copy
+    sed -i.was -e '/^\/\* ---- the demo ---- \*\/$/i\
+#include "../../common/test/hostile.inc"' -e 's/^    {"noop", noop},$/&{"hostile", hostile}, {"in_step", in_step}, {"in_child", in_child},/' \
+        -e 's/^        {"", "", demo, "the demo"},$/&{"hostile", "", list_hostile, ""},/' main.c
+    make -s build
+    fresh
+    ./lesson hostile >"$BATS_TMPDIR/expected"
+    values=$(wc -l <"$BATS_TMPDIR/expected")
+    sql 'create table expected (n int, good bool, what text)'
+    PGOPTIONS="-c search_path=$SCHEMA" psql -XAtq "$DATABASE_URL" -c '\copy expected from pstdin' <"$BATS_TMPDIR/expected"
+    sql "insert into task (name, input) select name, jsonb_build_object('n', n) from expected, unnest(array['in_step', 'in_child']) name"
+    finish
+    sql "create view outcome as
+         select n, good, what, task.name, task.status, task.output, task.error, event.result, event.error as event_error,
+                child.output as child_output, child.error as child_error
+         from expected join task on (input->>'n')::int = n and parent_id is null
+         join event on task_id = task.id left join task child on child.parent_id = task.id"
+    [ "$(sql 'select count(*) from outcome')" -eq $((2 * values)) ]
+    wrong=$(sql "select n, name, status, left(error, 60), left(event_error, 60), what from outcome where case
+        when good and name = 'in_step' then status = 'completed' and octet_length(result::text) = what::int and result::jsonb = output
+        when good then status = 'completed' and child_output = output
+        when name = 'in_step' then status = 'failed' and event_error = 'its output is no good: ' || what and error = event_error
+        else status = 'failed' and child_error = 'its output is no good: ' || what and error = child_error end is not true")
+    [ -z "$wrong" ] || { echo "$wrong"; return 1; }
+    # What came back as a step's result and as a child's output is the same.
+    [ "$(sql "select count(*) from outcome a join outcome b using (n) where a.good and a.output is distinct from b.output")" -eq 0 ]
+    [ "$(sql 'select count(*) from expected where good')" -gt 20 ] && [ "$(sql 'select count(*) from expected where not good')" -gt 20 ]
+    # Twice: each is replayed from what was stored.
+    sql "update task set status = 'queued', output = null, finished_at = null where parent_id is null and status = 'completed'"
+    ./lesson drain >/dev/null
+    [ "$(sql "select count(*) from outcome where good and status <> 'completed'")" -eq 0 ]
+    tally $((2 * values)) 'hostile values returned by functions'
 }
 
 @test "a slot needs no more memory after 10,000 tasks than after a few hundred" {
