@@ -472,6 +472,17 @@ select 1;'
     [ -z "$(find "$data/.." -name '.s.PGSQL*' -perm -001)" ]
 }
 
+@test "the page on how this is proven: its commands work, and its table names every broken version" {
+    cd "$GUIDE/common/test"
+    run sh readme excerpts README.md
+    succeeds
+    cd "$GUIDE"
+    run sh common/test/readme paste common/test/README.md
+    succeeds
+    diff <(grep -E '^\| \[|^\| without' common/test/README.md) <(sh common/test/generate table | grep -v '^| ---')
+    cd "lessons/$LESSON"
+}
+
 # ---- security ----
 
 @test "another user of this machine is not let in" {
