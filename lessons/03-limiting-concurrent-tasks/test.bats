@@ -226,7 +226,7 @@ connections() { sql "select count(*) from pg_stat_activity where application_nam
     [ "$(connections)" -eq 4 ]
     kill -KILL "$STARTED"
     wait_until "select status = 'completed' from task"
-    for _ in $(seq 100); do
+    for _ in $(seq $((${PATIENCE:-1000} / 10))); do
         [ "$(connections)" -gt 0 ] || break
         sleep 0.1
     done
