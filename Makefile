@@ -3,7 +3,7 @@
 LESSON ?= $(lastword $(sort $(foreach d,$(wildcard lessons/[0-9]*),$(firstword $(subst -, ,$(notdir $(d)))))))
 DIR     = $(or $(wildcard lessons/$(LESSON)-*),$(error There is no lesson $(LESSON): say LESSON=01))
 
-.PHONY: help run test test-long lint doctor db-start db-stop db-status db-destroy db-docker clean
+.PHONY: help run test test-long lint bench cost doctor db-start db-stop db-status db-destroy db-docker clean
 .DEFAULT_GOAL := help
 
 help:  # this list
@@ -26,6 +26,14 @@ test-long:  # the same, and what takes too long for every day: half an hour
 lint:  # warnings of two compilers, layout, scripts, spelling
 	@sh common/setup.sh lint
 	@sh common/test/lint
+
+bench:  # how far each lesson is from the limit of this Postgres; QUICK=1, LESSONS="04 07"
+	@sh common/setup.sh run
+	@sh common/bench/bench
+
+cost:  # what each statement of the last lesson costs, or of LESSON=04
+	@sh common/setup.sh run
+	@sh common/bench/cost $(LESSON)
 
 doctor:  # what is installed, what is missing, which Postgres would be used
 	@sh common/setup.sh doctor

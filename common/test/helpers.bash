@@ -190,7 +190,7 @@ crash_everywhere() { # crash_everywhere NAME INPUT ROWS...: the rows, as stateme
         [ "$n" -gt 3 ] || { echo "only $((n - 1)) points"; return 1; }
         tally $((n - 1)) "crash points ${how:-:before}"
     done
-    echo "$name at each statement: $points"
+    echo "# $name at each statement: $points" >&3
     [ "${BAD:-0}" -eq 0 ] || { echo "$BAD bad points"; return 1; }
 }
 
