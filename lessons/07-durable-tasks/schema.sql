@@ -123,17 +123,20 @@ execute function give_permit_back();
 -- at once, and too early.
 create function wake_parent() returns trigger language plpgsql as $$
 begin
-    update task
-    set wakeups = wakeups + 1,
-        status = case when status = 'waiting' and wake_at is null and wakeups + 1 >= wake_on
-                      then 'queued' else status end
-    where id = old.parent_id;
+    if tg_op = 'DELETE' or new.parent_id is not null
+                           and is_open(old.status) and not is_open(new.status) then
+        update task
+        set wakeups = wakeups + 1,
+            status = case when status = 'waiting' and wake_at is null and wakeups + 1 >= wake_on
+                          then 'queued' else status end
+        where id = old.parent_id;
+    end if;
     return null;
 end $$;
 
+-- (What stands behind "when" is prepared anew by each statement that updates a task: little.)
 create trigger wake_parent after update on task
-for each row when (old.parent_id is not null and new.parent_id is not null
-                   and is_open(old.status) and not is_open(new.status))
+for each row when (old.parent_id is not null)
 execute function wake_parent();
 
 create trigger wake_parent_of_deleted after delete on task
@@ -144,13 +147,15 @@ execute function wake_parent();
 -- cancelled.  When this is called the row is locked, so nobody spawns more of them.
 create function set_alarm_for_children() returns trigger language plpgsql as $$
 begin
-    if exists (select from task where parent_id = new.id) then new.wake_at := now(); end if;
+    if old.status not in ('failed', 'cancelled')
+       and exists (select from task where parent_id = new.id) then
+        new.wake_at := now();
+    end if;
     return new;
 end $$;
 
 create trigger set_alarm_for_children before update on task
-for each row when (new.status in ('failed', 'cancelled')
-                   and old.status not in ('failed', 'cancelled'))
+for each row when (new.status in ('failed', 'cancelled'))
 execute function set_alarm_for_children();
 
 -- An event is one entry of a task's log: what a step returned, or why it failed.  Events are
