@@ -53,4 +53,4 @@ test=$(sed -n 's/^Test: //p' "$patch")
 number=$(basename "$lesson")
 printf '\nThe demo did not notice. This test does:\n  %s\n\n' "$test"
 command -v bats >/dev/null || exit 0
-BROKEN=1 PATIENCE=60 SANITIZE='' LANES=1 ONLY="^$test\$" sh "$folder/common/test/suite" "${number%%-*}" || :
+BROKEN=1 PATIENCE=100 SANITIZE='' LANES=1 ONLY="^$test\$" sh "$folder/common/test/suite" "${number%%-*}" || :

@@ -14,7 +14,7 @@ case $0 in */*) common=${0%/*} ;; *) common=. ;; esac
 cc=${CC:-cc} cc=${cc%% *}               # CC may bring arguments
 
 run_needs='cc headers make finder libpq cjson server psql patch diff'
-test_needs="$run_needs bats sanitizers"
+test_needs="$run_needs bats ps sanitizers"
 lint_needs="$run_needs clang runtime clang-format shellcheck codespell"
 
 # What each is for, and the packages that bring it. A dash: comes with another one.
@@ -31,6 +31,7 @@ psql         | make psql, make check         | postgresql-client | postgresql   
 patch        | make break                    | patch             | patch              | patch           | patch               | patch             | gpatch
 diff         | make diff                     | diffutils         | diffutils          | diffutils       | diffutils           | diffutils         | diffutils
 bats         | runs the tests (from 1.2)     | bats              | bats               | bats            | bats                | bats              | bats-core
+ps           | the tests watch processes     | procps            | procps-ng          | procps-ng       | procps              | procps            | -
 sanitizers   | ASan and UBSan, for the tests | -                 | libasan libubsan   | -               | -                   | -                 | -
 clang        | make lint: a second compiler  | clang             | clang              | clang           | clang               | clang             | llvm
 runtime      | make lint, test: libFuzzer    | libclang-rt-dev   | compiler-rt        | compiler-rt     | compiler-rt         | -                 | llvm

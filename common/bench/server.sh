@@ -4,10 +4,9 @@
 top=$(CDPATH='' cd -- "$(dirname "$0")/../.." && pwd -P)
 work=$(mktemp -d "${TMPDIR:-/tmp}/hard-way-bench.XXXXXX")
 chmod 711 "$work"
-worker=
 
 clean_up() {
-    [ -z "$worker" ] || kill "$worker" 2>/dev/null || :
+    [ ! -e "$work/worker" ] || kill "$(cat "$work/worker")" 2>/dev/null || :
     env -u DATABASE_URL HARDWAY_STATE="$work/pg" YES=1 sh "$top/common/postgres.sh" destroy >/dev/null 2>&1 || :
     rm -rf "$work"
 }
@@ -20,7 +19,7 @@ PATH=$(sh "$top/common/postgres.sh" bin):$PATH
 HARDWAY_STATE=$work/pg
 export PATH HARDWAY_STATE
 command -v pgbench >/dev/null || { echo 'There is no pgbench: it comes with the server, or as postgresql-contrib.' >&2; exit 1; }
-DATABASE_URL=$(sh "$top/common/postgres.sh" url 2>/dev/null)
+DATABASE_URL=$(sh "$top/common/postgres.sh" url 2>"$work/why") || { cat "$work/why" >&2; exit 1; }
 export DATABASE_URL
 
 

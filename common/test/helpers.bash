@@ -14,6 +14,7 @@ setup() {
 teardown() {
     [ -z "${HOLDER:-}" ] || let_go
     [ -z "${STARTED:-}" ] || stop
+    for job in $(jobs -p); do kill -KILL -- "-$job" 2>/dev/null || kill -KILL "$job" 2>/dev/null || :; done
     ${AFTERWARDS:-true}
     [ ! -e check.sql ] || tools check "$SCHEMA"
 }
@@ -136,13 +137,15 @@ begin() { # begin NAME INPUT
 
 # Lets all alarms ring at once, and the work come to its end.
 finish() {
-    local _
+    local _ left
     for _ in $(seq 30); do
-        [ "$(sql "update task set wake_at = now() where status in ('running', 'waiting') and wake_at is not null;
-                  select count(*) from task where $OPEN or status in ('failed', 'cancelled') and wake_at is not null")" -gt 0 ] || return 0
-        ./lesson drain >/dev/null
+        left=$(sql "update task set wake_at = now() where status in ('running', 'waiting') and wake_at is not null;
+                    select count(*) from task where $OPEN or status in ('failed', 'cancelled') and wake_at is not null") || return
+        [ "$left" -gt 0 ] || return 0
+        ./lesson drain >/dev/null || return
     done
     echo 'it does not come to its end'
+    return 1
 }
 
 rows() { # rows STATEMENT...
@@ -173,14 +176,14 @@ crash_everywhere() { # crash_everywhere NAME INPUT ROWS...: the rows, as stateme
     fresh
     no_back_off
     begin "$name" "$input"
-    finish
+    finish || return
     want=$(rows "$@")
     [ -n "$want" ] || { echo 'the undisturbed run left no rows'; return 1; }
     for how in ${BROKEN:+:freeze} '' :after :lost :freeze; do
         for n in $(seq 500); do
             begin "$name" "$input"
             die_at "$n$how" || break
-            finish
+            bad_if "$n$how" finish
             [ "$how" != :freeze ] || thaw "$n$how"
             bad_if "$n$how" same "$want" "$(rows "$@")"
             bad_if "$n$how" healthy
@@ -209,12 +212,13 @@ die_at() { # die_at POINT
     { wait "$DRAIN" || status=$?; } 2>/dev/null      # bash would report the death
     case $1,$status in
     *,0) return 1 ;;
-    *:lost,1 | *,137) grep -q CRASH_AT "$BATS_TMPDIR/died" ;;
+    *:lost,1 | *,137) grep -q CRASH_AT "$BATS_TMPDIR/died" || { cat "$BATS_TMPDIR/died"; echo "$1: no crash point"; exit 1; } ;;
     *) cat "$BATS_TMPDIR/died"; echo "$1: exit $status"; exit 1 ;;
     esac
 }
 
-# Whoever has lost the claim changes nothing at all.  (What it says then is its own affair.)
+# Whoever has lost the claim changes no task and no log.  (What it says then, or does to the world, is
+# its own affair.)
 thaw() { # thaw POINT
     local before
     everything() {
@@ -263,7 +267,7 @@ turns_red() { # turns_red PATCH FILE [TEST]
     demo_starts || return
     case $file in "$GUIDE"/*) file=$copy${file#"$GUIDE"} ;; esac
     # shellcheck disable=SC2097,SC2098
-    SOUND=$GUIDE GUIDE=$copy BROKEN=1 PATIENCE=100 run bats --tap --filter "^$test\$" "$file"
+    SOUND=$GUIDE GUIDE=$copy BROKEN=1 PATIENCE=150 run bats --tap --filter "^$test\$" "$file"
     cd "$here" || return
     cut_all
     fresh

@@ -27,14 +27,15 @@ crash_in_pairs() { # crash_in_pairs FORM NAME INPUT ROWS...
             die_at "$n$how" || break 2
             sql "update task set wake_at = now() where status in ('running', 'waiting') and wake_at is not null"
             die_at "$m" || break
-            finish
+            bad_if "$n$how, then $m" finish
             bad_if "$n$how, then $m" same "$want" "$(rows "$@")"
             bad_if "$n$how, then $m" healthy
             pairs=$((pairs + 1))
         done
     done
     echo "$name: $pairs pairs"
-    [ "${BAD:-0}" -eq 0 ] && [ "$pairs" -gt 100 ]
+    [ "${BAD:-0}" -eq 0 ] || { echo "$BAD bad pairs"; return 1; }
+    [ "$pairs" -gt 100 ]
     tally "$pairs" 'pairs of crash points'
 }
 
