@@ -533,7 +533,7 @@ limit_files() { # limit_files BYTES
     make -s clean
     make -s build SANITIZE=
     ${CC:-cc} -shared -fPIC -o clock.so "$GUIDE/common/test/clock.c"
-    for off in -3600 3600; do
+    for off in 3600 -3600; do
         fresh
         submit_pay 2500
         ./lesson submit noop --delay-ms 1800000
