@@ -493,7 +493,10 @@ select 1;'
     succeeds
     prints '| RecordEvent |' '| steps {"steps": 10} |'
     prints_not ERROR
-    cd "lessons/$LESSON"
+    cd common/bench
+    run sh ../test/readme excerpts README.md
+    succeeds
+    cd "$GUIDE/lessons/$LESSON"
 }
 
 # ---- security ----
