@@ -539,6 +539,7 @@ limit_files() { # limit_files BYTES
         ./lesson submit noop --delay-ms 1800000
         ./lesson submit noop --patience-ms 1800000 --queue other
         start env LD_PRELOAD="$PWD/clock.so" CLOCK_OFF=$off $QUICK ./lesson worker --slots 2
+        wait_until "select status = 'running' and wake_at between now() and now() + interval '1 s' from task where id = 1"
         wait_until "select status in ('completed', 'failed') from task where id = 1"
         state=$(sql 'select id, status, attempt from task order by id')
         [ "$state" = '1|completed|1
