@@ -19,7 +19,7 @@ test:  # all tests, or those of LESSON=01, on a throw-away Postgres
 	@sh common/setup.sh test
 	@sh common/test/suite $(if $(filter command line environment,$(origin LESSON)),$(LESSON))
 
-test-long:  # the same, and what takes too long for every day: half an hour
+test-long:  # the same, and what takes too long for every day
 	@sh common/setup.sh test
 	@LONG=1 sh common/test/suite
 
