@@ -148,7 +148,7 @@ connections() { sql "select count(*) from pg_stat_activity where application_nam
     fresh
     TICK_MS=50 POLL_MS=50 start ./lesson worker --slots 1
     wait_until "select count(*) = 2 from pg_stat_activity where application_name = '$SCHEMA'"
-    ./lesson submit sleep '{"ms": 600}' --timeout-ms 100
+    ./lesson submit sleep '{"ms": 3000}' --timeout-ms 1500
     ./lesson submit sleep '{"ms": 1500}'
     wait_until 'select status = $$running$$ from task where id = 1'
     kill -STOP "$STARTED"
