@@ -162,7 +162,7 @@ connections() { sql "select count(*) from pg_stat_activity where application_nam
 
 @test "asked to stop, a worker finishes what runs and takes nothing new" {
     fresh
-    for _ in 1 2 3 4 5; do ./lesson submit sleep '{"ms": 700}'; done
+    for _ in 1 2 3 4 5; do ./lesson submit sleep '{"ms": 2000}'; done
     start ./lesson worker --slots 2
     wait_until "select count(*) = 2 from task where status = 'running'"
     kill -TERM "$STARTED"

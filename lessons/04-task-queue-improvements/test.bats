@@ -151,7 +151,7 @@ nothing_is_lost() { # nothing_is_lost TASKS
 @test "a thawed slot takes up new work" {
     fresh
     set -m
-    submit_pay 300
+    submit_pay 2000
     start $QUICK ./lesson worker --slots 1
     wait_until "select status = 'running' from task where id = 1"
     kill -STOP -- "-$STARTED"
