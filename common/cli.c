@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -74,6 +75,26 @@ void headline(const char *text)
     printf(colours ? "\n\033[1m%s\033[0m\n" : "\n%s\n", text);
 }
 
+/* What the dead have complained of, in memory that all processes of this program share: of each
+   complaint a sum of its characters, without digits (a process id, a number of bytes). */
+enum { MOST_COMPLAINTS = 64 };
+static uint64_t *complaints;  // NULL: there is no such memory
+
+/* Has it been heard before?  Now it has. */
+static bool was_heard(const char *complaint)
+{
+    uint64_t sum = 1469598103934665603u;
+    for (const char *c = complaint; *c; c++)
+        if (*c < '0' || *c > '9') sum = (sum ^ (unsigned char)*c) * 1099511628211u;
+    for (int i = 0; complaints && i < MOST_COMPLAINTS; i++) {
+        if (complaints[i] == sum) return true;
+        if (complaints[i]) continue;
+        complaints[i] = sum;
+        return false;
+    }
+    return false;
+}
+
 static bool silent;
 void die_silently(void) { silent = true; }
 bool speak_again(void)
@@ -89,7 +110,8 @@ static _Noreturn void leave(int status, const char *how, va_list list)
     vsnprintf(text, sizeof text, how, list);
     wipe_progress();
     fflush(stdout);
-    if (!silent) fprintf(stderr, "%s: %s\n", speaker, text);
+    bool heard = was_heard(text);
+    if (!silent || !heard) fprintf(stderr, "%s: %s\n", speaker, text);
     exit(status);
 }
 
@@ -239,6 +261,9 @@ static void start_program(void)
     const char *no = getenv("NO_COLOR"), *term = getenv("TERM");
     colours = isatty(STDOUT_FILENO) && !(no && *no) && !(term && !strcmp(term, "dumb"));
     use_arena_for_json();
+    complaints = mmap(NULL, sizeof *complaints * MOST_COMPLAINTS,
+                      PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (complaints == MAP_FAILED) complaints = NULL;
 }
 
 int run_command(const Command *commands, int count, int argc, char **argv)

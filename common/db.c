@@ -23,10 +23,21 @@ typedef struct Prepared {
     struct Prepared *next;
 } Prepared;
 
+/* A statement with its arguments. */
+typedef struct {
+    const Prepared *what;
+    const char *here, *value[MOST_PARAMETERS];
+    char how;  // how to crash when it is done, or 0
+} Call;
+
 struct Db {
     PGconn *conn;
-    bool *ready;  // by a statement's number: prepared on this connection
+    bool *ready;       // by a statement's number: prepared on this connection
+    Call also;         // waits for the next statement; of nothing: there is none
+    int also_changed;  // rows, by the last one
 };
+
+#define FRESH "../../common/fresh.sql"
 
 /* All of queries.sql, described once for the process and its forks. */
 static Prepared *prepared;
@@ -45,6 +56,31 @@ static char *with(const char *before, const char *text)
     return text && *text ? format("\n    %s%s", before, text) : "";
 }
 
+/* The function in which it happened, if it was one: "PL/pgSQL function f() line 5 ...". */
+static const char *function_of(const PGresult *result)
+{
+    const char *context = PQresultErrorField(result, PG_DIAG_CONTEXT), *function;
+    if (!context) return NULL;
+    function = strstr(context, "PL/pgSQL function ");
+    if (!function) function = strstr(context, "SQL function ");
+    return function ? format("in %s", first_line(function)) : NULL;
+}
+
+static bool made_anew;  // the tables, from schema.sql as it is
+
+static const char *advice(const PGresult *result, const Statement *s)
+{
+    const char *state = PQresultErrorField(result, PG_DIAG_SQLSTATE);
+    const char *rule = PQresultErrorField(result, PG_DIAG_CONSTRAINT_NAME);
+    if (!state) return NULL;
+    bool not_there = !strcmp(state, "42P01") || !strcmp(state, "42703") ||
+                     !strcmp(state, "42883");  // a table, a column, a function
+    if (s->name && not_there && !made_anew)
+        return "if schema.sql has it: make reset makes the tables anew";
+    if (!strcmp(state, "23514") && rule) return format("see %s in schema.sql", rule);
+    return NULL;
+}
+
 static _Noreturn void die_of(Db *db, const PGresult *result, const Statement *s,
                              const char *here)
 {
@@ -53,23 +89,24 @@ static _Noreturn void die_of(Db *db, const PGresult *result, const Statement *s,
         die("lost the connection to Postgres%s%s: %s", here ? " at " : "",
             here ? here : "", first_line(PQerrorMessage(db->conn)));
     if (!what) die_at(s, 0, "copy, or no statement at all: neither can run here", "");
+    what = first_line(what);
+    if (strstr(what, "cannot insert multiple commands"))
+        what = "two statements under one name: is a \"-- name:\" line missing, or "
+               "misspelt?";
     const char *state = PQresultErrorField(result, PG_DIAG_SQLSTATE);
     const char *hint = PQresultErrorField(result, PG_DIAG_MESSAGE_HINT);
-    if (!s->name && state && !strcmp(state, "P0001"))
-        die("%s%s", what, with("", hint));  // SQL's raise
+    if (!strcmp(s->file->path, FRESH) && state && !strcmp(state, "P0001"))
+        die("%s%s", what, with("", hint));  // what fresh.sql raises
     const char *place = PQresultErrorField(result, PG_DIAG_STATEMENT_POSITION);
     const char *detail = PQresultErrorField(result, PG_DIAG_MESSAGE_DETAIL);
+    if (!hint) hint = advice(result, s);
     if (!place && here)  // the text is not to blame: a line, for a worker's log
-        die("%s: %s: %s%s (called at %s)%s", sql_place(s->file, s->start), s->name,
-            what, hint ? format(" (%s)", hint) : "", here, with("", detail));
-    bool no_table = s->name && !here && state && !strcmp(state, "42P01");
+        die("%s: %s: %s%s (called at %s)%s%s", sql_place(s->file, s->start), s->name,
+            what, hint ? format(" (%s)", hint) : "", here,
+            with("", function_of(result)), with("", detail));
     die_at(s, place ? atoi(place) : 0, what,
            format("%s%s%s%s", with("", detail), with("hint: ", hint),
-                  with("",
-                       no_table
-                           ? "if schema.sql has it: make reset makes the tables anew"
-                           : NULL),
-                  with("called at ", here)));
+                  with("", function_of(result)), with("called at ", here)));
 }
 
 /* ---- crash points ---- */
@@ -188,7 +225,11 @@ Db *connect_db(const char *schema)
 
 PGconn *connection(Db *db) { return db->conn; }
 
-void close_db(Db *db) { PQfinish(db->conn); }
+void close_db(Db *db)
+{
+    also_changed(db);
+    PQfinish(db->conn);
+}
 
 /* PQfinish() would say goodbye to the server in the parent's name; leaving the socket open
    would keep the parent's session, and its locks, alive after the parent's death. */
@@ -199,20 +240,30 @@ void leave_db(Db *db) { close(PQsocket(db->conn)); }
 /* Sent as it stands: Postgres finds the ends of statements better than we would. */
 static void run_file(Db *db, const char *path)
 {
-    const Statement *file = whole_file(read_sql_file(path));
+    int done = 0;
+    Statement *file = whole_file(read_sql_file(path));
     PQsendQuery(db->conn, file->sql);
-    for (PGresult *result; (result = PQgetResult(db->conn)); PQclear(result))
+    for (PGresult *result; (result = PQgetResult(db->conn)); PQclear(result), done++)
         if (!is_done(result) && PQresultStatus(result) != PGRES_EMPTY_QUERY)
-            die_of(db, result, file, NULL);
+            die_of(db, result, nth_statement(file, done), NULL);
 }
 
 /* All or nothing: with a mistake in schema.sql the old tables stay as they were. */
-static void make_tables(Db *db)
+static void make_tables(Db *db, const char *schema)
 {
     must(db, PQexec(db->conn, "begin"), "begin");
-    run_file(db, "../../common/fresh.sql");
+    run_file(db, FRESH);
     run_file(db, "schema.sql");
+    if (PQtransactionStatus(db->conn) != PQTRANS_INTRANS)
+        die("schema.sql: it ends the transaction in which the tables are made: "
+            "leave out begin, commit and rollback");
+    PGresult *result = PQexec(db->conn, "select current_schema()");
+    if (!is_done(result) || strcmp(PQgetvalue(result, 0, 0), schema))
+        die("schema.sql: it makes its tables elsewhere: leave search_path as it is, "
+            "and the schema that there is");
+    PQclear(result);
     must(db, PQexec(db->conn, "commit"), "schema.sql");
+    made_anew = true;
 }
 
 /* ---- preparing ---- */
@@ -307,7 +358,7 @@ Db *open_db(const char *schema)
 Db *fresh_db(const char *schema)
 {
     Db *db = connect_db(schema);
-    make_tables(db);
+    make_tables(db, schema);
     load_statements(db);
     return db;
 }
@@ -367,25 +418,79 @@ static void bind_args(const char *here, const Prepared *p, const Arg *args,
         if (!bound[i]) die_call(here, s, format("@%s is not given", s->parameter[i]));
 }
 
-static PGresult *run(const char *here, Db *db, const Prepared *p, const Arg *args)
+static Call make_call(const char *here, Db *db, const Prepared *p, const Arg *args)
 {
-    const char *values[MOST_PARAMETERS];
-    bind_args(here, p, args, values);
+    Call call = {.what = p, .here = here};
+    bind_args(here, p, args, call.value);
     if (!db->ready[p->number]) prepare(db, p);
-    char how = crash_in && --crash_in == 0 ? crash_how : 0;
-    if (how == 'b') crash("before", p->statement->name);
-    if (how == 'f') freeze(p->statement->name);
-    PGresult *result = PQexecPrepared(db->conn, p->name, p->statement->parameters,
-                                      values, NULL, NULL, 0);
-    if (how == 'a') crash("after", p->statement->name);
-    if (how == 'l') {
-        say("CRASH_AT: the answer of %s is lost", p->statement->name);
+    call.how = crash_in && --crash_in == 0 ? crash_how : 0;
+    if (call.how == 'b') crash("before", p->statement->name);
+    if (call.how == 'f') freeze(p->statement->name);
+    return call;
+}
+
+static PGresult *check_result(Db *db, const Call *call, PGresult *result)
+{
+    const Statement *s = call->what->statement;
+    if (call->how == 'a') crash("after", s->name);
+    if (call->how == 'l') {
+        say("CRASH_AT: the answer of %s is lost", s->name);
         shutdown(PQsocket(db->conn), SHUT_RDWR);
         PQclear(result);
         result = PQexec(db->conn, "");
     }
-    if (!is_done(result)) die_of(db, result, p->statement, here);
+    if (!is_done(result)) die_of(db, result, s, call->here);
     return result;
+}
+
+static void send_call(Db *db, const Call *call)
+{
+    PQsendQueryPrepared(db->conn, call->what->name, call->what->statement->parameters,
+                        call->value, NULL, NULL, 0);
+}
+
+/* Up to the NULL that ends the results of a statement. */
+static PGresult *get_result(Db *db)
+{
+    PGresult *result = PQgetResult(db->conn);
+    PQclear(PQgetResult(db->conn));
+    return result;
+}
+
+/* Both are sent before the first is answered.  Postgres commits where we say that it is to
+   synchronize, so they are one transaction; each looks when it begins. */
+static PGresult *run_both(Db *db, const Call *first, const Call *second)
+{
+    PQenterPipelineMode(db->conn);
+    send_call(db, first);
+    send_call(db, second);
+    PQpipelineSync(db->conn);
+    PGresult *of_first = get_result(db), *of_second = get_result(db);
+    PGresult *commit = PQgetResult(db->conn);
+    PQexitPipelineMode(db->conn);
+    of_first = check_result(db, first, of_first);
+    of_second = check_result(db, second, of_second);
+    if (PQresultStatus(commit) != PGRES_PIPELINE_SYNC)
+        die_of(db, commit, second->what->statement, second->here);
+    db->also_changed = atoi(PQcmdTuples(of_first));
+    PQclear(of_first);
+    PQclear(commit);
+    return of_second;
+}
+
+static PGresult *run_alone(Db *db, const Call *call)
+{
+    PGresult *result =
+        PQexecPrepared(db->conn, call->what->name, call->what->statement->parameters,
+                       call->value, NULL, NULL, 0);
+    return check_result(db, call, result);
+}
+
+static PGresult *run(const char *here, Db *db, const Prepared *p, const Arg *args)
+{
+    Call call = make_call(here, db, p, args), also = db->also;
+    db->also.what = NULL;
+    return also.what ? run_both(db, &also, &call) : run_alone(db, &call);
 }
 
 static Row *copy_row(const Prepared *p, const PGresult *result, int i)
@@ -432,6 +537,23 @@ int run_exec(const char *here, Db *db, const char *name, const Arg *args)
     int changed = atoi(PQcmdTuples(result));
     PQclear(result);
     return changed;
+}
+
+void run_also(const char *here, Db *db, const char *name, const Arg *args)
+{
+    also_changed(db);
+    db->also = make_call(here, db, find(here, name, "exec"), args);
+}
+
+int also_changed(Db *db)
+{
+    Call also = db->also;
+    if (!also.what) return db->also_changed;
+    db->also.what = NULL;
+    PGresult *result = run_alone(db, &also);
+    db->also_changed = atoi(PQcmdTuples(result));
+    PQclear(result);
+    return db->also_changed;
 }
 
 /* ---- arguments and columns ---- */

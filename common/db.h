@@ -5,6 +5,10 @@
        for (Row *row = many(db, "ListTasks"); row; row = row->next) ...
        int changed = exec(db, "CompleteTask", Int("id", id), Json("output", output));
 
+       also(db, "CompleteTask", Int("id", id), Json("output", output));  // with the next one:
+       Row *next = one(db, "ClaimTask", Text("queue", queue));  // one message, one transaction
+       changed = also_changed(db);
+
    The statements are those of queries.sql in the folder where the program was started.  All
    are prepared and described when the first connection opens, so a mistake in one shows at
    once.  Arguments are bound by name and rows are read by column name.  Where a name or a
@@ -61,6 +65,8 @@ typedef struct Row {
 #define one(db, name, ...) run_one(HERE, db, name, ARGS(__VA_ARGS__))  // NULL: no row
 #define many(db, name, ...) run_many(HERE, db, name, ARGS(__VA_ARGS__))
 #define exec(db, name, ...) run_exec(HERE, db, name, ARGS(__VA_ARGS__))  // rows changed
+/* Waits for the next statement. */
+#define also(db, name, ...) run_also(HERE, db, name, ARGS(__VA_ARGS__))
 #define get_text(row, column) read_text(HERE, row, column, 't')
 #define get_json(row, column) read_text(HERE, row, column, 'j')  // for decode()
 #define get_int(row, column) read_int(HERE, row, column)
@@ -68,6 +74,8 @@ typedef struct Row {
 Row *run_one(const char *here, Db *db, const char *name, const Arg *args);
 Row *run_many(const char *here, Db *db, const char *name, const Arg *args);
 int run_exec(const char *here, Db *db, const char *name, const Arg *args);
+void run_also(const char *here, Db *db, const char *name, const Arg *args);
+int also_changed(Db *db);  // rows; if nothing has come after it, it is sent now
 const char *read_text(const char *here, const Row *row, const char *column, char type);
 int64_t read_int(const char *here, const Row *row, const char *column);
 

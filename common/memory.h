@@ -1,9 +1,9 @@
 /* memory.h: one arena per process, and one rule.
 
-   What you are handed lives until the process has taken its next task; nobody frees.  A
+   What you are handed lives until the process has taken its next task; nobody frees. A
    process that runs many tasks calls forget_memory() once a task: it frees all but what was
-   taken since the last call, so one task's results are still there while the next arrives.  cJSON allocates here, too: cJSON_Delete() does no harm and is not
-   needed. */
+   taken since the last call, so one task's results are still there while the next arrives.
+   cJSON allocates here, too: cJSON_Delete() does no harm and is not needed. */
 
 #ifndef MEMORY_H
 #define MEMORY_H

@@ -67,7 +67,7 @@ static _Noreturn void die_in_file(const SqlFile *file, int offset, const char *w
 
 void die_at(const Statement *s, int character, const char *what, const char *more)
 {
-    if (!character && !s->name) die("%s: %s%s", s->file->path, what, more);
+    if (!character && s->start < 0) die("%s: %s%s", s->file->path, what, more);
     int offset = character > 0 ? s->origin[character - 1] : s->start;
     die_in_file(s->file, offset, s->name ? format("%s: %s", s->name, what) : what,
                 more);
@@ -204,14 +204,37 @@ static int skip_space(const SqlFile *file, int from, int to)
     return to;
 }
 
+/* Where the n-th statement begins, for an error without a place; -1: who knows.  (The body of a
+   function can be "begin atomic", with statements and their semicolons inside.) */
+static int start_of(const SqlFile *file, int n)
+{
+    bool inside = false;
+    for (const char *c = file->text, *end; *c; c = end) {
+        Token token = next_token(c, ' ');
+        end = token.end;
+        if (token.kind == SPACE) continue;
+        if (end - c == 6 && !strncasecmp(c, "atomic", 6)) return -1;
+        if (*c == ';') inside = false;
+        else if (!inside && n-- == 0) return (int)(c - file->text);
+        else inside = true;
+    }
+    return -1;
+}
+
 Statement *whole_file(const SqlFile *file)
 {
     int *origin = take(sizeof *origin * (strlen(file->text) + 1)), characters = 0;
     for (int i = 0; file->text[i]; i++)
         if (begins_character(file->text[i])) origin[characters++] = i;
     Statement *s = take(sizeof *s);
-    *s = (Statement){.file = file, .sql = file->text, .origin = origin};
+    *s = (Statement){.file = file, .start = -1, .sql = file->text, .origin = origin};
     return s;
+}
+
+Statement *nth_statement(Statement *whole, int n)
+{
+    whole->start = start_of(whole->file, n);
+    return whole;
 }
 
 static bool is_kind(const char *text)

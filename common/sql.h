@@ -24,7 +24,7 @@ enum { MOST_PARAMETERS = 32 };
 
 typedef struct Statement {
     const SqlFile *file;
-    int start;          // byte offset in the file: of its name, or of its first word
+    int start;          // byte offset in the file; -1: unknown
     const char *name;   // NULL in schema.sql
     const char *kind;   // "one", "many" or "exec"
     const char *sql;    // what Postgres gets, with $1 for @queue
@@ -35,8 +35,9 @@ typedef struct Statement {
 } Statement;
 
 SqlFile *read_sql_file(const char *path);
-Statement *named_statements(const SqlFile *file);  // queries.sql
-Statement *whole_file(const SqlFile *file);        // schema.sql
+Statement *named_statements(const SqlFile *file);   // queries.sql
+Statement *whole_file(const SqlFile *file);         // schema.sql
+Statement *nth_statement(Statement *whole, int n);  // with its start, from 0
 
 char *sql_place(const SqlFile *file, int offset);  // "queries.sql:12:45"
 

@@ -271,7 +271,7 @@ static bool rule_holds(Db *db, const char *rule)
 {
     PGresult *result = PQexec(connection(db), rule);
     if (PQresultStatus(result) != PGRES_TUPLES_OK)
-        die("%s\n%s", PQresultErrorMessage(result), rule);
+        die("check.sql: %s\n%s", PQresultErrorMessage(result), rule);
     bool holds = PQntuples(result) == 0;
     if (!holds) {
         printf("broken: ");

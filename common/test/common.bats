@@ -196,7 +196,7 @@ caret_at() {
     caret_at ')'
     edited schema.sql '$a\
 comment on table nothing is null;'
-    prints 'schema.sql: relation "nothing" does not exist'
+    prints 'relation "nothing" does not exist' 'comment on table nothing is null;'
 }
 
 @test "schema.sql may hold whatever Postgres takes" {
@@ -223,6 +223,34 @@ create trigger no before insert on task for each row execute function no();"
     prints 'division by zero' 'right did not end well'
 }
 
+# edit LESSON FILE SED WHAT...: after such an edit the demo fails at once, and says so.
+edit() {
+    cd "$GUIDE/lessons/$1"-*
+    cp "$2" "$BATS_TMPDIR/kept"
+    sed -i.bak -E "$3" "$2"
+    if cmp -s "$2" "$BATS_TMPDIR/kept"; then echo "nothing to edit: $3"; return 1; fi
+    make -s build
+    run timeout 60 ./lesson
+    cp "$BATS_TMPDIR/kept" "$2"
+    cd "$GUIDE/lessons/$LESSON"
+    fails 1 "${@:4}"
+}
+
+@test "a mistake in the SQL ends the demo, wherever it shows, and says where it is and what it is" {
+    edit 02 schema.sql '$ a rollback;' 'it ends the transaction' 'leave out begin, commit and rollback'
+    edit 02 schema.sql '$ a set search_path = public;' 'leave search_path as it is'
+    edit 02 schema.sql 's/create table task/create table tusk/' 'schema.sql:29:1: relation "task" does not exist' 'create index task_queued'
+    edit 07 schema.sql 's/^returns (.*)|language plpgsql as/language plsql as/' 'language "plsql" does not exist' 'create function'
+    edit 02 schema.sql "s/default 'queued'/default 'qeued'/" 'EnqueueTask: value for domain status' 'see status_is_known in schema.sql'
+    edit 02 queries.sql 's/-- name: CompleteTask/-- nmae: CompleteTask/' 'ClaimTask: two statements under one name'
+    edit 02 queries.sql 's/^returning id, name, input;/returning id, name;/' 'it returns no column "input"' 'the reason stands above'
+    edit 04 queries.sql 's/-- name: RenewLease/-- name: RenewLeese/' 'there is no statement RenewLease' 'the reason stands above'
+    edit 04 schema.sql 's/its_worker and status/its_wroker and status/' 'RenewLease: column "its_wroker" does not exist' 'in PL/pgSQL function renew_lease'
+    edit 04 schema.sql "s/'waiting', //" 'EndAttemptOf: value for domain status' 'the reason stands above'
+    edit 07 queries.sql 's/-- name: EndAttemptOf /-- name: EndAttemptOff /' 'there is no statement EndAttemptOf' 'the reason stands above'
+    edit 07 queries.sql 's/log.open::int, wakeups/log.open::int/' 'LoadLog' 'wakeups' 'the reason stands above'
+}
+
 @test "queries.sql is read as strictly as sqlc reads it" {
     edited queries.sql 's/^-- name: CountTasks :one/-- name: CountTasks/'
     prints 'queries.sql:17:1: expected "-- name: SomeName :one" (or :many, or :exec)'
@@ -246,7 +274,7 @@ create trigger no before insert on task for each row execute function no();"
 select 1;'
     prints 'queries.sql:1:1: expected "-- name: SomeName :one" before the first statement'
     edited queries.sql 's/^rollback;/rollback; begin;/'
-    prints 'Rollback: cannot insert multiple commands into a prepared statement'
+    prints 'Rollback: two statements under one name'
     edited queries.sql "s/^rollback;/rollback 'x;/"
     prints 'queries.sql:10:10: Rollback: unterminated quoted string'
     edited queries.sql 's/, input;/, input as inputt;/'
@@ -483,12 +511,17 @@ select 1;'
     cd "lessons/$LESSON"
 }
 
-@test "make bench and make cost come to their end" {
+@test "make bench, make growth and make cost come to their end, and draw their pictures" {
     command -v pgbench >/dev/null || skip "it needs pgbench"
     cd "$GUIDE"
     run env QUICK=1 LESSONS=07 make -s bench
     succeeds
     prints '| pgbench | select 1, 1 client, /s |' '| 07 | durable steps, 16 slots, /s |' '| 07 | pick-up on an idle worker, median, ms |'
+    is_xml bench.svg
+    run env QUICK=1 make -s growth
+    succeeds
+    prints '| all of these |' '| the 10th tenth |'
+    is_xml growth.svg
     run make -s cost LESSON=07
     succeeds
     prints '| RecordEvent |' '| steps {"steps": 10} |'
@@ -496,6 +529,28 @@ select 1;'
     cd common/bench
     run sh ../test/readme excerpts README.md
     succeeds
+    for picture in bench growth; do is_xml $picture.svg; done
+    cd "$GUIDE/lessons/$LESSON"
+}
+
+is_xml() {
+    [ "$(psql -XAtq -v text="$(cat "$1")" "$DATABASE_URL" <<<"select xml_is_well_formed_document(:'text')")" = t ]
+}
+
+@test "make loc counts what the front page says, and make where shows where a function changes" {
+    cd "$GUIDE"
+    run make -s loc
+    succeeds
+    grep -qF "${lines[-1]}" README.md
+    for row in "${lines[@]:2:7}"; do
+        read -r _ lesson _ engine _ demo _ schema _ queries _ <<<"$row"
+        grep -qE "^\\| \\[$lesson .* \\| $engine \\| $((schema + queries)) \\|" README.md || { echo "README.md has not: $row"; return 1; }
+    done
+    run make -s where NAME=claim_task
+    succeeds
+    prints '02: here it is new' '03: it differs' '07: the same'
+    run make -s where NAME=nothing
+    fails 2 'No lesson has "nothing".'
     cd "$GUIDE/lessons/$LESSON"
 }
 

@@ -315,5 +315,5 @@ int main(int argc, char **argv)
         {"", "", demo, "the demo"},
         {"show", "", show, "the rows of table task"},
     };
-    return run_command(commands, 2, argc, argv);
+    return run_command(commands, sizeof commands / sizeof *commands, argc, argv);
 }

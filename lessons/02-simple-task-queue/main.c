@@ -119,6 +119,7 @@ static int bury_the_dead(void)
     for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0; dead++)
         if (WIFSIGNALED(status))
             say("process %d died of signal %d", (int)pid, WTERMSIG(status));
+        else if (status && demo_pid) exit(1);  // it has said why
         else if (status && !quiet)
             say("process %d ended with status %d", (int)pid, WEXITSTATUS(status));
     return dead;
@@ -289,6 +290,13 @@ static pid_t start_worker(int number)
     exit(0);
 }
 
+static void wait_a_moment(void)
+{
+    expect(!waitpid(-1, NULL, WNOHANG),
+           "workers live until they are stopped (the reason stands above)");
+    poll(NULL, 0, 10);
+}
+
 static void wait_until_done(void)
 {
     enum { PATIENCE_MS = 5000 };
@@ -297,9 +305,8 @@ static void wait_until_done(void)
          before = n) {
         if (n != before) since = elapsed_ms();
         expect(elapsed_ms() < since + PATIENCE_MS, "tasks go on until all are done");
-        expect(!waitpid(-1, NULL, WNOHANG), "workers live until they are stopped");
         progress("%lld tasks to do", (long long)n);
-        poll(NULL, 0, 20);
+        wait_a_moment();
     }
 }
 

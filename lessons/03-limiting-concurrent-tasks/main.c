@@ -70,10 +70,15 @@ static const char *worker_name(int pid, int slot)
     return format("%s:%d slot %d", host, pid, slot);
 }
 
+static bool is_over(void);  // no task is begun any more
+
 static Row *claim_task(void)
 {
-    return one(db, "ClaimTask", Text("queue", queue),
-               Text("worker", worker_name(getpid(), my_slot)));
+    if (is_over()) return NULL;
+    const char *me = worker_name(getpid(), my_slot);
+    Row *task = one(db, "ClaimTask", Text("queue", queue), Text("worker", me));
+    if (task) return task;
+    return one(db, "ClaimTaskWithPermit", Text("queue", queue), Text("worker", me));
 }
 
 /* Whatever goes wrong from here on ends up in the task's row, and in no other place. */
@@ -90,14 +95,18 @@ static const char *call_function(Run *run, const char *stored)
     return text ? text : fail(run, "its output is no good: %s", why);
 }
 
-static void run_task(const Row *task)
+/* Returns the next task.  Who has finished one knows what he wants next: both statements
+   are sent together, and committed together. */
+static Row *run_task(const Row *task)
 {
     Run run = {.id = get_int(task, "id"), .name = get_text(task, "name")};
     const char *output = call_function(&run, get_json(task, "input"));
-    if (output) exec(db, "CompleteTask", Int("id", run.id), Json("output", output));
-    else exec(db, "FailTask", Int("id", run.id), Text("error", run.error));
-    if (!quiet)
+    if (output) also(db, "CompleteTask", Int("id", run.id), Json("output", output));
+    else also(db, "FailTask", Int("id", run.id), Text("error", run.error));
+    Row *next = claim_task();
+    if (also_changed(db) && !quiet)
         say("task %lld %s", (long long)run.id, output ? "completed" : run.error);
+    return next;
 }
 
 /* ---- what the processes of a worker share ---- */
@@ -139,6 +148,11 @@ static bool supervisor_is_gone(int wait_ms)
     return poll(&(struct pollfd){.fd = lifeline[0]}, 1, wait_ms) > 0;
 }
 
+static bool is_over(void)
+{
+    return shared && (shared->stopping || supervisor_is_gone(0));
+}
+
 /* ---- a slot: runs one task at a time ---- */
 
 /* Whoever takes a dead process's seat says what became of its task.  The claim in the
@@ -170,15 +184,15 @@ static bool wait_for_bell(Seat *seat)
 static void be_slot(Seat *seat)
 {
     report_the_dead(seat);
-    while (!shared->stopping && !supervisor_is_gone(0)) {
+    Row *task = claim_task();
+    speak_again();
+    while (task || (!is_over() && wait_for_bell(seat))) {
         forget_memory();
-        Row *task = claim_task();
-        speak_again();
         if (task) {
             seat->task = get_int(task, "id");
-            run_task(task);
+            task = run_task(task);
             seat->task = 0;
-        } else if (!wait_for_bell(seat)) return;
+        } else task = claim_task();
     }
 }
 
@@ -303,15 +317,6 @@ static void kill_overdue(int number)
     seat->overdue = 0;
 }
 
-static void bury_the_dead(void)
-{
-    int status;
-    for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;)
-        for (int i = 0; i <= slots; i++)
-            if (shared->seat[i].pid == pid)
-                note_death(i, cause_of_death(&shared->seat[i], status));
-}
-
 /* Slots are started when the lookout has a connection: one complaint is enough.  None
    is started twice within PAUSE_MS. */
 static void fill_seats(void)
@@ -338,6 +343,18 @@ static void stop_at_once(void)
     for (int i = 0; i <= slots; i++)
         if (shared->seat[i].pid) kill(shared->seat[i].pid, SIGKILL);
     die("stopped at once: what was running stays 'running'");
+}
+
+/* Who has died of die() will do so again: a worker goes on, a demo does not. */
+static void bury_the_dead(void)
+{
+    int status;
+    for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;) {
+        for (int i = 0; i <= slots; i++)
+            if (shared->seat[i].pid == pid)
+                note_death(i, cause_of_death(&shared->seat[i], status));
+        if (demo_pid && WIFEXITED(status) && WEXITSTATUS(status)) stop_at_once();
+    }
 }
 
 static void supervise(void)
@@ -396,14 +413,10 @@ static void worker(void)
 /* One process, no forks, until nothing is left to do: for tests and debuggers. */
 static void drain(void)
 {
-    Row *task;
     read_options();
     db = open_db(SCHEMA);
     arm_crash("");
-    while ((task = claim_task())) {
-        run_task(task);
-        forget_memory();
-    }
+    for (Row *task = claim_task(); task; forget_memory()) task = run_task(task);
     close_db(db);
 }
 
@@ -543,6 +556,13 @@ static void stop_worker(pid_t pid)
     if (waitpid(pid, NULL, 0) < 0) die("a worker is gone");
 }
 
+static void wait_a_moment(void)
+{
+    expect(!waitpid(-1, NULL, WNOHANG),
+           "workers live until they are stopped (the reason stands above)");
+    poll(NULL, 0, 10);
+}
+
 static void wait_until_done(void)
 {
     enum { PATIENCE_MS = 5000 };
@@ -551,9 +571,8 @@ static void wait_until_done(void)
          before = n) {
         if (n != before) since = elapsed_ms();
         expect(elapsed_ms() < since + PATIENCE_MS, "tasks go on until all are done");
-        expect(!waitpid(-1, NULL, WNOHANG), "workers live until they are stopped");
         progress("%lld tasks to do", (long long)n);
-        poll(NULL, 0, 20);
+        wait_a_moment();
     }
 }
 
@@ -604,7 +623,7 @@ static void show_stop(void)
     queue = "night";
     add_tasks(8, 400, NULL);
     pid_t pid = start_worker(4, 4);
-    while (get_int(one(db, "CountRunning"), "n") < 4) poll(NULL, 0, 10);
+    while (get_int(one(db, "CountRunning"), "n") < 4) wait_a_moment();
     stop_worker(pid);
     queue = "default";
     print_rows(many(db, "CountByStatus"));

@@ -14,9 +14,24 @@ values (@queue, @name, @input, @priority, @timeout_ms)
 returning id;
 
 -- name: ClaimTask :one
--- Two workers never get the same task, and none waits for another.  On a limited queue the
--- task comes with a free permit, or not at all; while a permit that was retired is still in
--- use, nothing new begins.
+-- Two workers never get the same task, and none waits for another.  Of a limited queue it
+-- gets nothing.
+update task
+set status = 'running', worker = @worker, started_at = now()
+where id = any (array(
+    select id
+    from task
+    where queue = @queue and status = 'queued'
+      and not exists (select from permit where queue = @queue)
+    order by priority desc, id
+    limit 1
+    for update
+    skip locked))
+returning id, name, input;
+
+-- name: ClaimTaskWithPermit :one
+-- On a limited queue the task comes with a free permit, or not at all; while a permit that was
+-- retired is still in use, nothing new begins.
 with free as (
     select n
     from permit
@@ -35,7 +50,7 @@ with free as (
     select id
     from task
     where queue = @queue and status = 'queued'
-      and (exists (select from free) or not exists (select from permit where queue = @queue))
+      and exists (select from free)
     order by priority desc, id
     limit 1
     for update

@@ -76,10 +76,16 @@ static const char *worker_name(int pid, int slot)
     return format("%s:%d slot %d", host, pid, slot);
 }
 
+static bool is_over(void);  // no task is begun any more
+
 static Row *claim_task(void)
 {
-    return one(db, "ClaimTask", Text("queue", queue),
-               Text("worker", worker_name(getpid(), my_slot)),
+    if (is_over()) return NULL;
+    const char *me = worker_name(getpid(), my_slot);
+    Row *task = one(db, "ClaimTask", Text("queue", queue), Text("worker", me),
+                    Int("lease_ms", lease_ms));
+    if (task) return task;
+    return one(db, "ClaimTaskWithPermit", Text("queue", queue), Text("worker", me),
                Int("lease_ms", lease_ms));
 }
 
@@ -115,7 +121,9 @@ static void end_attempt(const Run *run)
     else if (!quiet) say("task %lld failed: %s", (long long)run->id, run->error);
 }
 
-static void run_task(const Row *task)
+/* Returns the next task.  Who has completed one knows what he wants next: both statements
+   are sent together, and committed together. */
+static Row *run_task(const Row *task)
 {
     Run run = {.id = get_int(task, "id"),
                .name = get_text(task, "name"),
@@ -123,10 +131,13 @@ static void run_task(const Row *task)
                .attempt = (int)get_int(task, "attempt")};
     const char *output = call_function(&run, get_json(task, "input"));
     if (!output) end_attempt(&run);
-    else if (!exec(db, "CompleteTask", Int("id", run.id), Text("claim", run.claim),
-                   Json("output", output)))
-        say_lost(&run);
-    else if (!quiet) say("task %lld completed", (long long)run.id);
+    else
+        also(db, "CompleteTask", Int("id", run.id), Text("claim", run.claim),
+             Json("output", output));
+    Row *next = claim_task();
+    if (output && !also_changed(db)) say_lost(&run);
+    else if (output && !quiet) say("task %lld completed", (long long)run.id);
+    return next;
 }
 
 /* ---- what the processes of a worker share ---- */
@@ -170,6 +181,11 @@ static bool supervisor_is_gone(int wait_ms)
     return poll(&(struct pollfd){.fd = lifeline[0]}, 1, wait_ms) > 0;
 }
 
+static bool is_over(void)
+{
+    return shared && (shared->stopping || supervisor_is_gone(0));
+}
+
 /* ---- a slot: runs one task at a time ---- */
 
 static void note_run(Seat *seat, int64_t task)
@@ -209,15 +225,15 @@ static bool wait_for_bell(Seat *seat)
 static void be_slot(Seat *seat)
 {
     report_the_dead(seat);
-    while (!shared->stopping && !supervisor_is_gone(0)) {
+    Row *task = claim_task();
+    speak_again();
+    while (task || (!is_over() && wait_for_bell(seat))) {
         forget_memory();
-        Row *task = claim_task();
-        speak_again();
         if (task) {
             note_run(seat, get_int(task, "id"));
-            run_task(task);
+            task = run_task(task);
             note_run(seat, 0);
-        } else if (!wait_for_bell(seat)) return;
+        } else task = claim_task();
     }
 }
 
@@ -365,15 +381,6 @@ static void kill_doomed(int number)
     seat->doomed = 0;
 }
 
-static void bury_the_dead(void)
-{
-    int status;
-    for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;)
-        for (int i = 0; i <= slots; i++)
-            if (shared->seat[i].pid == pid)
-                note_death(i, cause_of_death(&shared->seat[i], status));
-}
-
 /* Slots are started when the lookout has a connection: one complaint is enough.  None
    is started twice within PAUSE_MS. */
 static void fill_seats(void)
@@ -400,6 +407,18 @@ static void stop_at_once(void)
     for (int i = 0; i <= slots; i++)
         if (shared->seat[i].pid) kill(shared->seat[i].pid, SIGKILL);
     die("stopped at once: what was running is found when its lease ends");
+}
+
+/* Who has died of die() will do so again: a worker goes on, a demo does not. */
+static void bury_the_dead(void)
+{
+    int status;
+    for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;) {
+        for (int i = 0; i <= slots; i++)
+            if (shared->seat[i].pid == pid)
+                note_death(i, cause_of_death(&shared->seat[i], status));
+        if (demo_pid && WIFEXITED(status) && WEXITSTATUS(status)) stop_at_once();
+    }
 }
 
 static void supervise(void)
@@ -466,11 +485,8 @@ static void drain(void)
     read_options();
     db = open_db(SCHEMA);
     arm_crash("");
-    for (Row *task;;) {
-        forget_memory();
-        if ((task = claim_task())) run_task(task);
-        else if (!sweep()) break;
-    }
+    for (Row *task = claim_task(); task || sweep(); forget_memory())
+        task = task ? run_task(task) : claim_task();
     close_db(db);
 }
 
@@ -648,9 +664,16 @@ static void stop_worker(pid_t pid)
     if (waitpid(pid, NULL, 0) < 0) die("a worker is gone");
 }
 
+static void wait_a_moment(void)
+{
+    expect(!waitpid(-1, NULL, WNOHANG),
+           "workers live until they are stopped (the reason stands above)");
+    poll(NULL, 0, 10);
+}
+
 static void wait_for_running(int tasks)
 {
-    while (get_int(one(db, "CountRunning"), "n") < tasks) poll(NULL, 0, 10);
+    while (get_int(one(db, "CountRunning"), "n") < tasks) wait_a_moment();
 }
 
 static void wait_until_done(void)
@@ -661,9 +684,8 @@ static void wait_until_done(void)
          before = n) {
         if (n != before) since = elapsed_ms();
         expect(elapsed_ms() < since + PATIENCE_MS, "tasks go on until all are done");
-        expect(!waitpid(-1, NULL, WNOHANG), "workers live until they are stopped");
         progress("%lld tasks to do", (long long)n);
-        poll(NULL, 0, 20);
+        wait_a_moment();
     }
 }
 
@@ -671,7 +693,7 @@ static void show_lost_worker(void)
 {
     for (int i = 0; i < 12; i++) enqueue("pay", "{\"ms\": 400}");
     pid_t first = start_worker(1, 4);
-    while (get_int(one(db, "CountPayments"), "payments") < 4) poll(NULL, 0, 10);
+    while (get_int(one(db, "CountPayments"), "payments") < 4) wait_a_moment();
     say("kill -9 to worker 1 and all its processes, with four tasks in their hands");
     kill(-first, SIGKILL);
     waitpid(first, NULL, 0);

@@ -18,9 +18,26 @@ on conflict (queue, key) where key is not null do update set key = excluded.key
 returning id;
 
 -- name: ClaimTask :one
--- Two workers never get the same task, and none waits for another.  On a limited queue the
--- task comes with a free permit, or not at all; while a permit that was retired is still in
--- use, nothing new begins.
+-- Two workers never get the same task, and none waits for another.  Of a limited queue it
+-- gets nothing.
+update task
+set status = 'running', worker = @worker, started_at = now(),
+    attempt = attempt + 1, claim = gen_random_uuid(),
+    wake_at = now() + @lease_ms::int * interval '1 ms'
+where id = any (array(
+    select id
+    from task
+    where queue = @queue and status = 'queued' and (wake_at is null or wake_at > now())
+      and not exists (select from permit where queue = @queue)
+    order by priority desc, id
+    limit 1
+    for update
+    skip locked))
+returning id, name, input, attempt, max_attempts, claim;
+
+-- name: ClaimTaskWithPermit :one
+-- On a limited queue the task comes with a free permit, or not at all; while a permit that was
+-- retired is still in use, nothing new begins.
 with free as (
     select n
     from permit
@@ -39,7 +56,7 @@ with free as (
     select id
     from task
     where queue = @queue and status = 'queued' and (wake_at is null or wake_at > now())
-      and (exists (select from free) or not exists (select from permit where queue = @queue))
+      and exists (select from free)
     order by priority desc, id
     limit 1
     for update
@@ -67,8 +84,8 @@ order by seq;
 -- name: RecordEvent :one
 -- The fence, for a log.  The task's row is locked, and not only looked at: else the claim could
 -- be lost between the look and the insert.
-insert into event (task_id, seq, kind, name, input, result, error, attempt)
-select id, @seq::int, @kind, @name, @input, @result, @error, attempt
+insert into event (task_id, seq, kind, name, input, result, error, attempt, worker, claimed_at)
+select id, @seq::int, @kind, @name, @input, @result, @error, attempt, worker, started_at
 from task
 where id = @id and claim = @claim
 for no key update

@@ -175,3 +175,21 @@ failed|1|email: the mail server does not answer' ]
 @test "no deadlock was seen in all this" {    # only here
     no_deadlock
 }
+
+@test "trace draws a task: who had it, what he added and what he found, and where one was lost" {
+    fresh
+    ./lesson submit process_order '{"order": "<A&1>", "amount": 1, "crash": 1}'
+    run ./lesson drain
+    fails 137
+    sql 'update task set wake_at = now() where id = 1'
+    ./lesson drain
+    make -s trace ID=1
+    picture=$(cat trace-1.svg)
+    rm trace-1.svg
+    for text in 'attempt 1' 'attempt 2' 'class="crash"' 'replayed: event 0' '&lt;A&amp;1'; do
+        case $picture in *"$text"*) ;; *) echo "not in the picture: $text"; return 1 ;; esac
+    done
+    [ "$(psql -XAtq -v picture="$picture" "$DATABASE_URL" <<<"select xml_is_well_formed_document(:'picture')")" = t ]
+    run make -s trace ID=99
+    fails 2 'There is no task 99'
+}

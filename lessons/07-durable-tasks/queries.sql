@@ -18,9 +18,27 @@ on conflict (queue, key) where key is not null do update set key = excluded.key
 returning id;
 
 -- name: ClaimTask :one
--- Two workers never get the same task, and none waits for another.  On a limited queue the
--- task comes with a free permit, or not at all; while a permit that was retired is still in
--- use, nothing new begins.
+-- Two workers never get the same task, and none waits for another.  Of a limited queue it
+-- gets nothing.
+update task
+set status = 'running', worker = @worker, started_at = now(),
+    attempt = attempt + 1, claim = gen_random_uuid(),
+    wake_at = now() + @lease_ms::int * interval '1 ms'
+where id = any (array(
+    select id
+    from task
+    where queue = @queue and status = 'queued' and (wake_at is null or wake_at > now())
+      and not exists (select from permit where queue = @queue)
+    order by priority desc, id
+    limit 1
+    for update
+    skip locked))
+returning id, name, input, attempt, max_attempts, claim, (wake_on is not null)::int as has_waited,
+          coalesce(lineage, id::text) as lineage;
+
+-- name: ClaimTaskWithPermit :one
+-- On a limited queue the task comes with a free permit, or not at all; while a permit that was
+-- retired is still in use, nothing new begins.
 with free as (
     select n
     from permit
@@ -39,7 +57,7 @@ with free as (
     select id
     from task
     where queue = @queue and status = 'queued' and (wake_at is null or wake_at > now())
-      and (exists (select from free) or not exists (select from permit where queue = @queue))
+      and exists (select from free)
     order by priority desc, id
     limit 1
     for update
@@ -69,8 +87,8 @@ order by seq;
 -- name: RecordEvent :one
 -- The fence, for a log.  The task's row is locked, and not only looked at: else the claim could
 -- be lost between the look and the insert.
-insert into event (task_id, seq, kind, name, input, result, error, attempt)
-select id, @seq::int, @kind, @name, @input, @result, @error, attempt
+insert into event (task_id, seq, kind, name, input, result, error, attempt, worker, claimed_at)
+select id, @seq::int, @kind, @name, @input, @result, @error, attempt, worker, started_at
 from task
 where id = @id and claim = @claim
 for no key update
@@ -80,13 +98,14 @@ returning result;
 -- Children and their events, in one statement, or none of them: exactly one child for each
 -- (task, seq), because that is the key of the event.
 with parent as (
-    select id, queue, attempt, coalesce(lineage, id::text) as lineage
+    select id, queue, attempt, worker, started_at, coalesce(lineage, id::text) as lineage
     from task
     where id = @id and claim = @claim
     for no key update
 ), spawned as materialized (
-    select nextval('task_id_seq') as child_id, parent.id as parent_id, parent.attempt, seq, name,
-           input, coalesce(child.queue, parent.queue) as queue,
+    select nextval('task_id_seq') as child_id, parent.id as parent_id, parent.attempt,
+           parent.worker, parent.started_at, seq, name, input,
+           coalesce(child.queue, parent.queue) as queue,
            coalesce(max_attempts, 5) as max_attempts, timeout_ms,
            lineage || '/' || seq || '/' || name as lineage
     from parent, json_to_recordset(@children)
@@ -97,8 +116,9 @@ with parent as (
            timeout_ms
     from spawned
 )
-insert into event (task_id, seq, kind, name, input, child_id, attempt)
-select parent_id, seq, 'spawn', name, coalesce(input, 'null'), child_id, attempt
+insert into event (task_id, seq, kind, name, input, child_id, attempt, worker, claimed_at)
+select parent_id, seq, 'spawn', name, coalesce(input, 'null'), child_id, attempt, worker,
+       started_at
 from spawned;
 
 -- name: ParkTask :one

@@ -146,13 +146,13 @@ send_confirmation_email|completed|100' ]
     for i in $(seq 30); do ./lesson submit fan_out '{"children": 5, "name": "fan_out", "input": {"children": 3}}' >/dev/null; done
     start $QUICK ./lesson worker --slots 4
     looks=0
-    while [ "$(sql "$open_tasks")" -gt 0 ]; do
+    until [ "$looks" -ge 10 ] && [ "$(sql "$open_tasks")" -eq 0 ]; do
+        [ "$looks" -ge 10 ] || [ "$(sql "$open_tasks")" -ge 30 ] || ./lesson submit process_order --file "$BATS_TMPDIR/many" >/dev/null
         healthy
         looks=$((looks + 1))
         [ "$looks" -ne 5 ] || for id in 61 62 63; do ./lesson cancel $id >/dev/null 2>&1 || :; done
     done
     stop
-    [ "$looks" -ge 10 ] || { echo "only $looks looks"; return 1; }
     tally "$looks" 'times all rules were checked while workers worked'
 }
 
@@ -312,10 +312,11 @@ completed' ]
 @test "a child is not replayed while its parent counts on it, nor a task that spawns meanwhile" {
     fresh
     ./lesson submit fan_out '{"children": 2, "name": "fan_out", "input": {"children": 0}}'
-    CRASH_AT=6 ./lesson drain || :
+    CRASH_AT=6:after ./lesson drain || :
     [ "$(sql "select status from task order by id")" = 'waiting
 completed
-queued' ]
+running' ]
+    sql 'update task set wake_at = now() where id = 3'
     run ./lesson replay 2
     one_line
     fails 1 'task 2 is completed and cannot be replayed, or its parent still counts on it'
