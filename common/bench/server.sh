@@ -27,6 +27,7 @@ cd "$top"
 mkdir "$work/guide"
 cp -R common lessons "$work/guide/"
 cd "$work/guide"
+chmod -R u+w .
 rm -f lessons/*/lesson common/tools
 
 build() { # build LESSON...

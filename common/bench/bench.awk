@@ -1,0 +1,55 @@
+# From the figures of bench, sorted: its table, and its picture.
+
+{
+    key = $1 FS $2
+    if (!(key in count)) order[++keys] = key
+    i = ++count[key]
+    figure[key, i] = $3
+    if ($4 != "") { limit[key, i] = $4; ratio[key, i] = $3 / $4; has[key] = 1 }
+}
+
+function middle(values, key,   i, list) {
+    for (i = 1; i <= count[key]; i++) list[i] = values[key, i]
+    return median(list, count[key])
+}
+
+# Bars for the lessons that have these figures, beside a line for pgbench.
+function panel(x, title, what, names, named,   i, k, key, height, left) {
+    text(x, 20, title, "class=\"title\"")
+    left = x
+    for (i = 2; i <= 7; i++) {
+        for (k = 1; k <= named; k++) {
+            key = "0" i FS names[k]
+            if (!(key in count)) continue
+            height = 110 * middle(ratio, key)
+            bar(left, 215, 16, height, substr("abc", k + 3 - named, 1))
+            text(left + 8, 211 - height, sprintf("%.1f", middle(ratio, key)), "text-anchor=\"middle\" font-size=\"9\"")
+            left += 18
+            drawn = i
+        }
+        if (drawn == i) { text(left - 9 * named, 232, "0" i, "text-anchor=\"middle\""); left += 12 }
+    }
+    rule(x - 4, 215, left, 215, "axis")
+    rule(x - 4, 105, left, 105, "limit")
+    text(x, 252, what)
+}
+
+END {
+    print "| lesson | what | here | pgbench | ratio |"
+    print "| --- | --- | ---: | ---: | ---: |"
+    for (k = 1; k <= keys; k++) {
+        key = order[k]
+        split(key, part, FS)
+        if (has[key]) printf "| %s | %s | %s | %s | %.2f |\n", part[1], part[2], middle(figure, key), middle(limit, key), middle(ratio, key)
+        else printf "| %s | %s | %s | | |\n", part[1] == "-" ? "pgbench" : part[1], part[2], middle(figure, key)
+    }
+
+    begin_picture(picture, 860, 262)
+    tasks[1] = "no-op tasks, 1 slot, /s"; tasks[2] = "no-op tasks, 4 slots, /s"; tasks[3] = "no-op tasks, 16 slots, /s"
+    steps[1] = "durable steps, 1 slot, /s"; steps[2] = "durable steps, 16 slots, /s"
+    bulk[1] = "submit --file, /s"
+    panel(14, "No-op tasks: 1, 4, 16 slots", "dashed: a bare claim and finish of a row, as many clients", tasks, 3)
+    panel(400, "Durable steps: 1, 16 slots", "dashed: insert and commit a row", steps, 2)
+    panel(620, "Submit a file of tasks", "dashed: insert and commit a row, 1 client", bulk, 1)
+    end_picture()
+}
