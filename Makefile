@@ -3,7 +3,7 @@
 LESSON ?= $(lastword $(sort $(foreach d,$(wildcard lessons/[0-9]*),$(firstword $(subst -, ,$(notdir $(d)))))))
 DIR     = $(or $(wildcard lessons/$(LESSON)-*),$(error There is no lesson $(LESSON): say LESSON=01))
 
-.PHONY: help run test test-long lint bench cost doctor db-start db-stop db-status db-destroy db-docker clean
+.PHONY: help run test test-long lint bench growth cost loc where pictures doctor db-start db-stop db-status db-destroy db-docker clean
 .DEFAULT_GOAL := help
 
 help:  # this list
@@ -31,9 +31,25 @@ bench:  # how far each lesson is from the limit of this Postgres; QUICK=1, LESSO
 	@sh common/setup.sh run
 	@sh common/bench/bench
 
+growth:  # what a table that grows does to the last lesson; QUICK=1
+	@sh common/setup.sh run
+	@sh common/bench/growth
+
 cost:  # what each statement of the last lesson costs, or of LESSON=04
 	@sh common/setup.sh run
 	@sh common/bench/cost $(LESSON)
+
+loc:  # how much there is to read
+	@sh common/loc.sh
+
+where:  # NAME=claim_task: where it stands, and where it changes from lesson to lesson
+	@sh common/where.sh '$(NAME)'
+
+pictures:  # draws the tasks in the READMEs anew
+	@for lesson in lessons/05-* lessons/07-*; do \
+		$(MAKE) -s -C $$lesson run >/dev/null && $(MAKE) -s -C $$lesson trace ID=1 >/dev/null && \
+		mv $$lesson/trace-1.svg $$lesson/trace.svg && echo $$lesson/trace.svg || exit 1; \
+	done
 
 doctor:  # what is installed, what is missing, which Postgres would be used
 	@sh common/setup.sh doctor

@@ -13,12 +13,13 @@ LIBS    = $(shell pkg-config --cflags --libs libpq 2>/dev/null || \
             echo "-I$$(pg_config --includedir) -L$$(pg_config --libdir) -lpq") \
           $(shell pkg-config --cflags --libs libcjson 2>/dev/null || echo -lcjson) -lm
 WITH   := sh $(COMMON)/postgres.sh with
+EXERCISES = $(notdir $(basename $(wildcard solution/*.patch)))
 
 ifdef SANITIZE
 SANITIZERS := -fsanitize=address,undefined -fno-sanitize-recover=undefined
 endif
 
-.PHONY: help run show watch psql race break diff test build reset env clean setup \
+.PHONY: help run show watch psql race break exercise solution diff test build reset env clean setup \
 	doctor db-start db-stop db-status db-destroy db-docker
 .DEFAULT_GOAL := help
 
@@ -47,6 +48,15 @@ break: setup  # B=name: runs the demo without one safety, see break/name.patch
 	@[ -f 'break/$(B).patch' ] || { echo 'make break B=name, with one of:' $(notdir $(basename $(wildcard break/*.patch))) >&2; exit 1; }
 	@$(WITH) sh $(COMMON)/break.sh . 'break/$(B).patch'
 
+exercise: setup  # E=name: does your version of this folder do what the exercise asks for?
+	@grep -qs '^@test "$(E)"' exercises.bats || { echo 'make exercise E=name, with one of:' $(EXERCISES) >&2; exit 1; }
+	@sh $(COMMON)/setup.sh test
+	@EXERCISE=1 ONLY='^$(E)$$' sh $(COMMON)/test/suite $(LESSON)
+
+solution:  # E=name: prints how it can be done
+	@[ -f 'solution/$(E).patch' ] || { echo 'make solution E=name, with one of:' $(EXERCISES) >&2; exit 1; }
+	@cat 'solution/$(E).patch'
+
 diff:  # what this lesson changed against the one before; DEMO=1: its demo, too
 	@sh $(COMMON)/diff.sh '$(PREVIOUS)' .
 
@@ -56,7 +66,7 @@ test:  # this lesson's tests, on a throw-away Postgres
 
 build: lesson  # compiles ./lesson
 
-reset: $(COMMON)/tools  # drops the tables and makes them anew from schema.sql
+reset: build $(COMMON)/tools  # drops the tables and makes them anew from schema.sql
 	@$(WITH) $(COMMON)/tools reset $(SCHEMA)
 
 doctor db-start db-stop db-status db-destroy db-docker:  # as at the top of the guide
@@ -72,6 +82,7 @@ setup:
 	@sh $(COMMON)/setup.sh run
 
 lesson: main.c Makefile $(PARTS) | setup
+	@[ -w . ] || { echo 'This folder cannot be written to, and the program is to be compiled into it: clone the guide into a folder of yours.' >&2; exit 1; }
 	@$(BUILD) main.c $(SHARED) -o $@.$$$$ $(LIBS) && mv -f $@.$$$$ $@
 
 $(COMMON)/tools: $(COMMON)/tools.c $(PARTS) | setup
@@ -80,6 +91,11 @@ $(COMMON)/tools: $(COMMON)/tools.c $(PARTS) | setup
 # From lesson 02 on there is a queue.
 ifneq ($(wildcard check.sql),)
 include $(COMMON)/queue.mk
+endif
+
+# From lesson 05 on there is a log.
+ifneq ($(shell grep -ilE '^create table.* event ' schema.sql 2>/dev/null),)
+include $(COMMON)/trace.mk
 endif
 
 # From lesson 06 on there are logs to keep.

@@ -104,3 +104,20 @@ cancelled|4' ] || { echo "round $round"; echo "$got"; return 1; }
 @test "no deadlock was seen in all this" {
     no_deadlock
 }
+
+@test "a server that hangs: neither the start nor the stop of it waits for ever, and both say where its log is" {
+    state=$(mktemp -d "$BATS_TMPDIR/state.XXXXXX")/new
+    postgres_sh() { run env -u DATABASE_URL HARDWAY_STATE="$state" YES=1 sh "$GUIDE/common/postgres.sh" "$@"; }
+    postgres_sh url
+    succeeds
+    read -r pid <"$state/data/postmaster.pid"
+    find "$(sed -n 5p "$state/data/postmaster.pid")" -name '.s.PGSQL.5432' -delete
+    postgres_sh url
+    fails 1 'does not accept connections' "Its log is $state/log" 'make db-stop'
+    kill -STOP "$pid"
+    postgres_sh stop
+    fails 1 'does not stop' "Its log is $state/log"
+    kill -CONT "$pid"
+    postgres_sh destroy
+    succeeds
+}
