@@ -39,11 +39,15 @@ create function pg_temp.label(x float, y float, what text, how text default '') 
     select format('<text x="%s" y="%s" %s>%s</text>', round(x::numeric, 1), y, how, pg_temp.xml(what))
 $$;
 
+create function pg_temp.cut(word text, room int) returns text language sql as $$
+    select case when length(word) > room then left(word, greatest(room - 1, 1)) || '…' else word end
+$$;
+
 -- With a word in it, as far as there is room.
 create function pg_temp.box(x1 float, x2 float, y float, class text, word text, tip text) returns text language sql as $$
     select format('<g><title>%s</title><rect x="%s" y="%s" width="%s" height="20" rx="3" class="%s"/>%s</g>',
                   pg_temp.xml(tip), round(x1::numeric, 1), y, round(greatest(x2 - x1 - 1, 3)::numeric, 1), class,
-                  case when x2 - x1 > 16 then pg_temp.label(x1 + 4, y + 14, left(word, ((x2 - x1 - 6) / 6)::int), 'class="in"') end)
+                  case when x2 - x1 > 16 then pg_temp.label(x1 + 4, y + 14, pg_temp.cut(word, ((x2 - x1 - 9) / 6.2)::int), 'class="in"') end)
 $$;
 
 create function pg_temp.dashes(x1 float, x2 float, y float) returns text language sql as $$

@@ -34,15 +34,43 @@ function panel(x, title, what, names, named,   i, k, key, height, left) {
     text(x, 252, what)
 }
 
-END {
-    print "| lesson | what | here | pgbench | ratio |"
-    print "| --- | --- | ---: | ---: | ---: |"
-    for (k = 1; k <= keys; k++) {
-        key = order[k]
-        split(key, part, FS)
-        if (has[key]) printf "| %s | %s | %s | %s | %.2f |\n", part[1], part[2], middle(figure, key), middle(limit, key), middle(ratio, key)
-        else printf "| %s | %s | %s | | |\n", part[1] == "-" ? "pgbench" : part[1], part[2], middle(figure, key)
+# A row for each thing that was measured, a column for each lesson: the figure, and how many times
+# pgbench's it is.
+function table(   n, i, w, key, what, at, bare, seen, cells, lessons) {
+    n = split("an insert of yours each, /s|submit --file, /s|no-op tasks, a process each, /s|no-op tasks, 1 slot, /s" \
+        "|no-op tasks, 4 slots, /s|no-op tasks, 16 slots, /s|durable steps, 1 slot, /s|durable steps, 16 slots, /s" \
+        "|ten steps end to end, median, ms|orders with two children, 16 slots, /s|children of one parent, 16 slots, /s", what, "|")
+    for (w = 1; w <= n; w++) at[what[w]] = w
+    for (i = 1; i <= keys; i++) {
+        split(order[i], part, FS)
+        if (part[1] == "-") continue
+        if (!(part[1] in seen)) { seen[part[1]] = 1; lesson[++lessons] = part[1] }
+        if (!(part[2] in at)) { what[++n] = part[2]; at[part[2]] = n }
+        if (has[order[i]]) bare[part[2]] = middle(limit, order[i])
     }
+    print "| pgbench alone | |"
+    print "| --- | ---: |"
+    for (i = 1; i <= keys; i++) {
+        split(order[i], part, FS)
+        if (part[1] == "-") printf "| %s | %s |\n", part[2], middle(figure, order[i])
+    }
+    printf "\n| what | pgbench |"
+    for (i = 1; i <= lessons; i++) printf " %s |", lesson[i]
+    printf "\n| --- | ---: |"
+    for (i = 1; i <= lessons; i++) printf " ---: |"
+    print ""
+    for (w = 1; w <= n; w++) {
+        cells = ""
+        for (i = 1; i <= lessons; i++) {
+            key = lesson[i] FS what[w]
+            cells = cells (key in count ? " " middle(figure, key) : "") (has[key] ? sprintf(" (%.2f)", middle(ratio, key)) : "") " |"
+        }
+        if (cells ~ /[0-9]/) printf "| %s |%s |%s\n", what[w], what[w] in bare ? " " bare[what[w]] : "", cells
+    }
+}
+
+END {
+    table()
 
     begin_picture(picture, 860, 262)
     tasks[1] = "no-op tasks, 1 slot, /s"; tasks[2] = "no-op tasks, 4 slots, /s"; tasks[3] = "no-op tasks, 16 slots, /s"

@@ -516,7 +516,7 @@ select 1;'
     cd "$GUIDE"
     run env QUICK=1 LESSONS=07 make -s bench
     succeeds
-    prints '| pgbench | select 1, 1 client, /s |' '| 07 | durable steps, 16 slots, /s |' '| 07 | pick-up on an idle worker, median, ms |'
+    prints '| select 1, 1 client, /s |' '| what | pgbench | 07 |' '| durable steps, 16 slots, /s |' '| pick-up on an idle worker, median, ms |'
     is_xml bench.svg
     run env QUICK=1 make -s growth
     succeeds

@@ -162,7 +162,7 @@ bad_if() { # bad_if POINT COMMAND...
     local point=$1
     shift
     ! "$@" || return 0
-    echo "$point is bad"
+    echo "that was with CRASH_AT=$point, a bad point"
     BAD=$((${BAD:-0} + 1))
 }
 
@@ -233,7 +233,7 @@ thaw() { # thaw POINT
 }
 
 same() { # same WANT GOT
-    [ "$1" = "$2" ] || { echo 'what should be <, what is >'; diff <(echo "$1") <(echo "$2"); return 1; }
+    [ "$1" = "$2" ] || { echo 'rows that should be there are marked <, and what is there instead >'; diff <(echo "$1") <(echo "$2"); return 1; }
 }
 
 # ---- broken versions ----
