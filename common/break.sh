@@ -48,8 +48,11 @@ if grep -q '^Blocks: ' "$patch"; then
     printf '\nThat is what a deploy would do to tasks that are half done.\n'
     exit
 fi
-if ! (cd "$copy" && ./lesson); then
-    printf '\nThat is what it prevents. make run plays the sound version.\n'
+# Also those that the demo has left behind have said what they had to say when nobody holds 9.
+exec 3>&1
+status=$(cd "$copy" && ./lesson 9>&1 >&3 && echo 0) || :
+if [ "$status" != 0 ]; then
+    printf '\nThat is what happens without it. make run plays the sound version.\n'
     exit
 fi
 test=$(sed -n 's/^Test: //p' "$patch")
@@ -57,4 +60,4 @@ number=$(basename "$lesson")
 printf '\nThe demo did not notice. This test does:\n  %s\n\n' "$test"
 command -v bats >/dev/null || exit 0
 BROKEN=1 PATIENCE=100 SANITIZE='' LANES=1 ONLY="^$test\$" sh "$folder/common/test/suite" "${number%%-*}" ||
-    printf '\nThat is what it prevents. With the sound version this test is green: make test LESSON=%s, at the top.\n' "${number%%-*}"
+    printf '\nThat is what happens without it. With the sound version this test is green: make test LESSON=%s, at the top.\n' "${number%%-*}"

@@ -636,3 +636,16 @@ void print_rows(const Row *rows)
     print_line(p, p->column, width);
     for (const Row *row = rows; row; row = row->next) print_line(p, row->value, width);
 }
+
+void print_row(const Row *row)
+{
+    wipe_progress();
+    const Prepared *p = row->from;
+    int width = 0;
+    for (int i = 0; i < p->columns; i++)
+        if (row->value[i] && characters(p->column[i]) > width)
+            width = characters(p->column[i]);
+    for (int i = 0; i < p->columns; i++)
+        if (row->value[i])
+            printf("    %-*s  %s\n", width, p->column[i], one_line(row->value[i]));
+}

@@ -80,6 +80,7 @@ const char *read_text(const char *here, const Row *row, const char *column, char
 int64_t read_int(const char *here, const Row *row, const char *column);
 
 void print_rows(const Row *rows);  // as a table
+void print_row(const Row *row);    // a line a column, without those that are null
 
 /* ---- crash points ----
 

@@ -371,7 +371,7 @@ status:private)
     elif [ -e "$data" ]; then echo "The private Postgres does not run: data in $data, log in $state/log"
     else echo "There is no private Postgres yet. make run would make one in $state"
     fi
-    [ ! -e "$state/checkout" ] || echo "It serves $(cat "$state/checkout")" ;;
+    [ ! -e "$state/checkout" ] || echo "It belongs to $(cat "$state/checkout")" ;;
 destroy:docker)
     need_docker
     confirm "the Postgres in docker, with all its data"

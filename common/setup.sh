@@ -32,7 +32,7 @@ patch        | make break                    | patch             | patch        
 diff         | make diff                     | diffutils         | diffutils          | diffutils       | diffutils           | diffutils         | diffutils
 bats         | runs the tests (from 1.2)     | bats              | bats               | bats            | bats                | bats              | bats-core
 ps           | the tests watch processes     | procps            | procps-ng          | procps-ng       | procps              | procps            | -
-sanitizers   | ASan and UBSan, for the tests | -                 | libasan libubsan   | -               | -                   | -                 | -
+sanitizers   | ASan and UBSan, for tests     | -                 | libasan libubsan   | -               | -                   | -                 | -
 clang        | make lint: a second compiler  | clang             | clang              | clang           | clang               | clang             | llvm
 runtime      | make lint, test: libFuzzer    | libclang-rt-dev   | compiler-rt        | compiler-rt     | compiler-rt         | -                 | llvm
 clang-format | make lint: layout of the C    | clang-format      | clang-tools-extra  | clang           | clang-extra-tools   | clang-tools       | clang-format

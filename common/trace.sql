@@ -81,6 +81,7 @@ with this as (
 ), line (place, svg) as (
     select 0, format('<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 980 %s" font-family="sans-serif" font-size="12">', height) || $$
 <style>
+svg { color-scheme: light dark }
 text { fill: #222 } .in { fill: #fff; font-size: 11px } .small { font-size: 10px; fill: #777 } .title { font-weight: bold; font-size: 14px }
 .step { fill: #1f5f8b } .spawn { fill: #6b4f9a } .version { fill: #4d7a4d } .failed { fill: #b03a2e } .old { fill: #9aa5ad; opacity: .7 }
 .child { fill: #6b4f9a } .open { fill: #c77d2e } .lane { stroke: #ccc } .waits { stroke: #c77d2e; stroke-width: 2; stroke-dasharray: 5 4 }
@@ -112,7 +113,7 @@ text { fill: #222 } .in { fill: #fff; font-size: 11px } .small { font-size: 10px
     from lanes where next_attempt > attempt
     union all   -- what it found in the log
     select 4, pg_temp.box(pg_temp.x(lanes.claimed_at) - 5 * rank, pg_temp.x(lanes.claimed_at) - 5 * rank + 5, y - 10, 'old', '',
-                          format('replayed: event %s, %s %s', seq, kind, entry.name))
+                          format('found in the log: event %s, %s %s', seq, kind, entry.name))
     from lanes
     join lateral (select *, row_number() over (order by seq desc) as rank
                   from entry where entry.claimed_at < lanes.claimed_at) as entry on true
@@ -121,17 +122,23 @@ text { fill: #222 } .in { fill: #fff; font-size: 11px } .small { font-size: 10px
     select 5, pg_temp.box(pg_temp.x(since), pg_temp.x(at), y - 10, case when error is not null then 'failed' else kind end, name,
                           format('event %s: %s %s %s -> %s', seq, kind, name, input, coalesce(result::text, error, 'task ' || child)))
     from entry join lanes using (claimed_at)
+    union all   -- a task without a log: its last run
+    select 5, pg_temp.box(pg_temp.x(claimed_at), pg_temp.x(until), y - 10, case when status in ('failed', 'cancelled') then 'failed' else 'step' end,
+                          name, format('%s -> %s', name, coalesce(error, output::text, status)))
+    from lanes, this
+    where next is null and until > claimed_at and not exists (select from entry)
     union all   -- and its end
-    select 6, pg_temp.label(954, y + 5, case status when 'completed' then '✓' when 'failed' then '✗' end, 'class="end"')
+    select 6, pg_temp.label(954, y + 5, case status when 'completed' then '✓' when 'failed' then '✗' when 'blocked' then '!' end, 'class="end"')
     from lanes, this where next is null
     union all   -- the children
     select 7, pg_temp.label(10, y + 2, format('%s %s', id, name))
               || pg_temp.dashes(pg_temp.x(created_at), coalesce(pg_temp.x(started_at), pg_temp.x(finished_at), 950), y - 2)
-              || coalesce(pg_temp.box(pg_temp.x(started_at), coalesce(pg_temp.x(finished_at), 950), y - 12,
+              || case when started_at is null then '' else
+                 pg_temp.box(pg_temp.x(started_at), coalesce(pg_temp.x(finished_at), 950), y - 12,
                                       case when status in ('failed', 'cancelled') then 'failed'
                                            when finished_at is null then 'open' else 'child' end,
                                       coalesce(error, output::text, status),
-                                      format('task %s, %s: %s in attempt %s -> %s', id, name, status, attempt, coalesce(error, output::text))), '')
+                                      format('task %s, %s: %s in attempt %s -> %s', id, name, status, attempt, coalesce(error, output::text))) end
     from child where n <= 40
     union all   -- when, and how long
     select 8, pg_temp.label(200, height - 8, min(t)::time(3)::text, 'class="small"')

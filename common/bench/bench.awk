@@ -14,14 +14,20 @@ function middle(values, key,   i, list) {
 }
 
 # Bars for the lessons that have these figures, beside a line for pgbench.
-function panel(x, title, what, names, named,   i, k, key, height, left) {
+function panel(x, title, what, names, named,   i, k, key, height, left, unit) {
     text(x, 20, title, "class=\"title\"")
     left = x
+    unit = 110                                  # as high as pgbench; less where a bar would not fit
+    for (i = 2; i <= 7; i++)
+        for (k = 1; k <= named; k++) {
+            key = "0" i FS names[k]
+            if (key in count && unit * middle(ratio, key) > 165) unit = 165 / middle(ratio, key)
+        }
     for (i = 2; i <= 7; i++) {
         for (k = 1; k <= named; k++) {
             key = "0" i FS names[k]
             if (!(key in count)) continue
-            height = 110 * middle(ratio, key)
+            height = unit * middle(ratio, key)
             bar(left, 215, 16, height, substr("abc", k + 3 - named, 1))
             text(left + 8, 211 - height, sprintf("%.1f", middle(ratio, key)), "text-anchor=\"middle\" font-size=\"9\"")
             left += 18
@@ -30,7 +36,7 @@ function panel(x, title, what, names, named,   i, k, key, height, left) {
         if (drawn == i) { text(left - 9 * named, 232, "0" i, "text-anchor=\"middle\""); left += 12 }
     }
     rule(x - 4, 215, left, 215, "axis")
-    rule(x - 4, 105, left, 105, "limit")
+    rule(x - 4, 215 - unit, left, 215 - unit, "limit")
     text(x, 252, what)
 }
 

@@ -13,7 +13,7 @@ function median(list, n,   i, j, t, sorted) {
 function begin_picture(file, width, height) {
     svg = file
     printf "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" font-family=\"sans-serif\" font-size=\"12\">\n", width, height >svg
-    print "<style>text { fill: #333 } .axis { stroke: #888; stroke-width: 1 } .limit { stroke: #888; stroke-dasharray: 4 3 }" >svg
+    print "<style>svg { color-scheme: light dark } text { fill: #333 } .axis { stroke: #888; stroke-width: 1 } .limit { stroke: #888; stroke-dasharray: 4 3 }" >svg
     print ".a { fill: #9db8d2 } .b { fill: #5b8db8 } .c { fill: #1f5f8b } .d { fill: #c77d2e } .line { fill: none; stroke-width: 2 }" >svg
     print ".line.b { stroke: #1f5f8b; fill: none } .line.d { stroke: #c77d2e; fill: none } .title { font-weight: bold }" >svg
     print "@media (prefers-color-scheme: dark) { text { fill: #ddd } .a { fill: #3d5a75 } .c { fill: #8fc1e3 } .line.b { stroke: #8fc1e3 } }</style>" >svg

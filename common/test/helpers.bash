@@ -195,7 +195,7 @@ crash_everywhere() { # crash_everywhere NAME INPUT ROWS...: the rows, as stateme
         tally $((n - 1)) "crash points ${how:-:before}"
     done
     echo "# $name at each statement: $points" >&3
-    [ "${BAD:-0}" -eq 0 ] || { echo "$BAD bad points"; return 1; }
+    [ "${BAD:-0}" -eq 0 ] || { echo "bad points: $BAD"; return 1; }
 }
 
 # Stops drain at a point.  Fails when it came to its end before that.

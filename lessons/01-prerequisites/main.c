@@ -43,8 +43,7 @@ static void start(Process *p, void (*work)(const char *), const char *argument)
 {
     int ends[2];
     if (socketpair(AF_UNIX, SOCK_STREAM, 0, ends) < 0) die("socketpair failed");
-    fflush(
-        stdout);  // a fork copies what is not written yet, and then it is written twice
+    fflush(stdout);  // a fork copies what is not written yet: it would come twice
     p->pid = fork();
     if (p->pid < 0) die("fork failed");
     if (p->pid == 0) {
@@ -118,7 +117,7 @@ static int64_t take_task(const char *statement)
     double asked = elapsed_ms();
     Row *task = one(db, statement);
     int64_t id = task ? get_int(task, "id") : 0;
-    say("got task %lld after %.1f ms", (long long)id, elapsed_ms() - asked);
+    if (id) say("got task %lld after %.1f ms", (long long)id, elapsed_ms() - asked);
     return id;
 }
 

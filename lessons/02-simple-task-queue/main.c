@@ -2,8 +2,8 @@
 
    What this program can do that the last could not: it keeps tasks in a table, takes
    them out one by one, calls the function that each names, and writes down what came of
-   it.  Tasks are enqueued in the caller's own transaction, so an order and its task
-   exist both or neither.
+   it.  Tasks are enqueued in the caller's own transaction, so a purchase and its
+   task exist both or neither.
 
    The idea:       a claim is written into the row and committed; the lock is needed
                    only for the moment in which that happens.
@@ -218,7 +218,8 @@ static void show(void)
     db = open_db(SCHEMA);
     Row *rows = id ? one(db, "ShowTask", Int("id", id)) : many(db, "ListTasks");
     if (id && !rows) die("there is no task %lld", (long long)id);
-    print_rows(rows);
+    if (id) print_row(rows);
+    else print_rows(rows);
     close_db(db);
 }
 
@@ -305,7 +306,7 @@ static void wait_until_done(void)
          before = n) {
         if (n != before) since = elapsed_ms();
         expect(elapsed_ms() < since + PATIENCE_MS, "tasks go on until all are done");
-        progress("%lld tasks to do", (long long)n);
+        progress("tasks to do: %lld", (long long)n);
         wait_a_moment();
     }
 }

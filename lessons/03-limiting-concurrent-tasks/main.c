@@ -345,7 +345,7 @@ static void stop_at_once(void)
     die("stopped at once: what was running stays 'running'");
 }
 
-/* Who has died of die() will do so again: a worker goes on, a demo does not. */
+/* Who has ended by die() will do so again: a worker puts up with it, a demo stops. */
 static void bury_the_dead(void)
 {
     int status;
@@ -476,7 +476,8 @@ static void show(void)
     db = open_db(SCHEMA);
     Row *rows = id ? one(db, "ShowTask", Int("id", id)) : many(db, "ListTasks");
     if (id && !rows) die("there is no task %lld", (long long)id);
-    print_rows(rows);
+    if (id) print_row(rows);
+    else print_rows(rows);
     close_db(db);
 }
 
@@ -571,7 +572,7 @@ static void wait_until_done(void)
          before = n) {
         if (n != before) since = elapsed_ms();
         expect(elapsed_ms() < since + PATIENCE_MS, "tasks go on until all are done");
-        progress("%lld tasks to do", (long long)n);
+        progress("tasks to do: %lld", (long long)n);
         wait_a_moment();
     }
 }

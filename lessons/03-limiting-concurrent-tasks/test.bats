@@ -102,6 +102,16 @@ connections() { sql "select count(*) from pg_stat_activity where application_nam
     sql 'drop trigger refuse on task'
 }
 
+@test "whichever answer is lost, the process says that its connection is gone, and where" {
+    for n in 1 2 3 4; do
+        fresh
+        ./lesson submit noop
+        ./lesson submit noop
+        run env CRASH_AT=$n:lost ./lesson drain
+        fails 1 'the answer of' 'lost the connection to Postgres at main.c:'
+    done
+}
+
 @test "a claim does not wait for a permit that somebody has locked" {
     fresh
     ./lesson limit default 2

@@ -56,26 +56,30 @@ cancelled' ]
     wait_until 'select wake_at <= now() from task where id = 4'
     ./lesson drain
     gave_up 4 0
+    ./lesson submit noop --delay-ms 3600000 --total-ms 1
+    wait_until 'select wake_at <= now() from task where id = 5'
+    ./lesson drain
+    gave_up 5 0
     # It passes in a back-off that is longer.
     ./lesson submit pay '{"fail": 1}' --total-ms 3600000
     sql "create or replace function back_off(attempt int, first_ms int) returns interval
          language sql as \$\$ select interval '1 day' \$\$"
     ./lesson drain
-    [ "$(sql "select status = 'failed' or wake_at <= deadline from task where id = 5")" = t ]
+    [ "$(sql "select status = 'failed' or wake_at <= deadline from task where id = 6")" = t ]
     # It passes while a function runs that would not end.
     ./lesson submit sleep '{"ms": 600000}' --total-ms 3600000
     start env POLL_MS=50 TICK_MS=100 LEASE_MS=1000 ./lesson worker --slots 1
-    wait_until "select status = 'running' from task where id = 6"
-    sql 'update task set deadline = now() where id = 6'
-    wait_until "select status = 'failed' from task where id = 6"
-    gave_up 6 1
+    wait_until "select status = 'running' from task where id = 7"
+    sql 'update task set deadline = now() where id = 7'
+    wait_until "select status = 'failed' from task where id = 7"
+    gave_up 7 1
     stop
     # And without one, or with one that is far away, all is as it was.
     ./lesson submit noop
     ./lesson submit noop --total-ms 3600000
     ./lesson drain
-    [ "$(ended 7)" = 'completed|1|' ]
     [ "$(ended 8)" = 'completed|1|' ]
+    [ "$(ended 9)" = 'completed|1|' ]
 }
 
 @test "hand-back" {

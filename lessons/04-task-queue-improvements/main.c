@@ -195,8 +195,8 @@ static void note_run(Seat *seat, int64_t task)
     seat->task = task;
 }
 
-/* Whoever takes a dead process's seat says what became of its task.  The claim in the
-   task's row names its owner, so it is found however early the owner died. */
+/* Whoever takes a dead process's seat says what became of its task.  The worker in the
+   task's row is its name, so it is found however early that one died. */
 static void report_the_dead(Seat *seat)
 {
     if (!seat->dead) return;
@@ -266,8 +266,8 @@ static int sweep(void)
 
 /* One heartbeat does three things: it renews the leases of our living slots, and learns
    who was cancelled, took too long, or has lost its task to another.  A slot may take
-   its next task while we look: the run that is doomed is the one that we have read
-   first. */
+   its next task while we look: so the run's number is read before the task, and
+   the supervisor looks whether it is still that one. */
 static void beat(void)
 {
     for (int i = 1; i <= slots; i++) {
@@ -409,7 +409,7 @@ static void stop_at_once(void)
     die("stopped at once: what was running is found when its lease ends");
 }
 
-/* Who has died of die() will do so again: a worker goes on, a demo does not. */
+/* Who has ended by die() will do so again: a worker puts up with it, a demo stops. */
 static void bury_the_dead(void)
 {
     int status;
@@ -555,7 +555,8 @@ static void show(void)
     db = open_db(SCHEMA);
     Row *rows = id ? one(db, "ShowTask", Int("id", id)) : many(db, "ListTasks");
     if (id && !rows) die("there is no task %lld", (long long)id);
-    print_rows(rows);
+    if (id) print_row(rows);
+    else print_rows(rows);
     int64_t age = get_int(one(db, "OldestSnapshot"), "age_s");
     if (age > 60)
         say("a transaction has been open for %lld s and keeps dead rows alive",
@@ -684,7 +685,7 @@ static void wait_until_done(void)
          before = n) {
         if (n != before) since = elapsed_ms();
         expect(elapsed_ms() < since + PATIENCE_MS, "tasks go on until all are done");
-        progress("%lld tasks to do", (long long)n);
+        progress("tasks to do: %lld", (long long)n);
         wait_a_moment();
     }
 }
@@ -802,7 +803,8 @@ int main(int argc, char **argv)
          "[--patience-ms N] [--key K] [--file INPUTS.jsonl]",
          submit, "enqueue a task, or one for each line of a file"},
         {"cancel", "ID", cancel_task, "at once, or within a tick if it runs"},
-        {"retry", "ID", retry_task, "give a failed task one more attempt"},
+        {"retry", "ID", retry_task,
+         "run a task that failed or was cancelled once more"},
         {"limit", "QUEUE N", limit, "let so many tasks of a queue run at once"},
         {"show", "[ID]", show, "the last tasks, or one"},
     };

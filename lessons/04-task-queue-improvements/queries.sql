@@ -99,7 +99,7 @@ where task.id = this.id
 returning status, coalesce(extract(epoch from wake_at - now()) * 1000, 0)::int as again_in_ms;
 
 -- name: EndAttemptOf :many
--- A dead process cannot say what it ran, but its claim does.
+-- A dead process cannot say what it ran, but the worker in the row does.
 with this as (
     select id, attempt, attempt < max_attempts as again
     from task
@@ -238,12 +238,12 @@ select id, queue, name, input, status, attempt || ' of ' || max_attempts as atte
            when status = 'waiting' and attempt = 0 then 'its time'
            when status = 'waiting' then 'its next attempt'
            when status = 'running' then 'its worker, ' || worker
-           when status <> 'queued' then 'nothing'
-           when not exists (select from permit where permit.queue = task.queue) then 'a free slot'
-           when exists (select from permit
-                        where permit.queue = task.queue and task_id is null and not retired)
-               then 'a free slot'
-           else 'a permit of its queue'
+           when status <> 'queued' then null
+           when (select bool_and(task_id is not null or retired)
+                        or bool_or(task_id is not null and retired)
+                 from permit
+                 where permit.queue = task.queue) then 'a permit of its queue'
+           else 'a worker with a free slot'
        end as waits_for,
        round(extract(epoch from now() - coalesce(finished_at, started_at, created_at)), 1) as for_s,
        round(extract(epoch from wake_at - now()), 1) as alarm_in_s,

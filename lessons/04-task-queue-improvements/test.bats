@@ -338,9 +338,13 @@ failed|1|$NO_HOPE" ]
     ./lesson submit noop --delay-ms 60000
     why 1 'its time'
     ./lesson submit noop
-    why 2 'a free slot'
+    why 2 'a worker with a free slot'
     ./lesson limit default 0
     why 2 'a permit of its queue'
+    sql "insert into permit (queue, n, task_id, retired) values ('default', 1, null, false), ('default', 2, 77, true)"
+    why 2 'a permit of its queue'
+    sql 'update permit set task_id = null'
+    why 2 'a worker with a free slot'
     sql "delete from permit"
     sql "update task set name = '$MAIL', input = '$(failing 9)' where id = 2"
     BACKOFF_MS=60000 ./lesson drain

@@ -191,8 +191,8 @@ static cJSON *step(Run *run, const char *name, Function *function, const cJSON *
     return try_step(run, 1, name, function, input);
 }
 
-/* The same whenever the same thing is tried again, by retry and replay, too: with it
-   the other side knows a repetition when it sees one. */
+/* Task, place in its log, step: the same whenever that is tried again, also by retry;
+   and by replay, if what comes before is the same.  So the other side knows it. */
 static const char *step_key(const Run *run)
 {
     return run->step ? format("%lld/%d/%s", (long long)run->id, run->events, run->step)
@@ -223,7 +223,7 @@ static Row *claim_task(void)
                Int("lease_ms", lease_ms));
 }
 
-/* With a log a function is deterministic: it would fail again, in the same place. */
+/* With a log it would take the same path again, and fail in the same place. */
 static bool may_try_again(const Run *run) { return !run->for_good && !run->events; }
 
 /* Whatever goes wrong from here on ends up in the task's row, and in no other place. */
@@ -333,8 +333,8 @@ static void note_run(Seat *seat, int64_t task)
     seat->task = task;
 }
 
-/* Whoever takes a dead process's seat says what became of its task.  The claim in the
-   task's row names its owner, so it is found however early the owner died. */
+/* Whoever takes a dead process's seat says what became of its task.  The worker in the
+   task's row is its name, so it is found however early that one died. */
 static void report_the_dead(Seat *seat)
 {
     if (!seat->dead) return;
@@ -404,8 +404,8 @@ static int sweep(void)
 
 /* One heartbeat does three things: it renews the leases of our living slots, and learns
    who was cancelled, took too long, or has lost its task to another.  A slot may take
-   its next task while we look: the run that is doomed is the one that we have read
-   first. */
+   its next task while we look: so the run's number is read before the task, and
+   the supervisor looks whether it is still that one. */
 static void beat(void)
 {
     for (int i = 1; i <= slots; i++) {
@@ -547,7 +547,7 @@ static void stop_at_once(void)
     die("stopped at once: what was running is found when its lease ends");
 }
 
-/* Who has died of die() will do so again: a worker goes on, a demo does not. */
+/* Who has ended by die() will do so again: a worker puts up with it, a demo stops. */
 static void bury_the_dead(void)
 {
     int status;
@@ -693,7 +693,8 @@ static void show(void)
     db = open_db(SCHEMA);
     Row *rows = id ? one(db, "ShowTask", Int("id", id)) : many(db, "ListTasks");
     if (id && !rows) die("there is no task %lld", (long long)id);
-    print_rows(rows);
+    if (id) print_row(rows);
+    else print_rows(rows);
     Row *log = id ? many(db, "ShowLog", Int("id", id)) : NULL;
     if (log) print_rows(log);
     int64_t age = get_int(one(db, "OldestSnapshot"), "age_s");
@@ -872,7 +873,7 @@ static void wait_until_done(void)
          before = n) {
         if (n != before) since = elapsed_ms();
         expect(elapsed_ms() < since + PATIENCE_MS, "tasks go on until all are done");
-        progress("%lld tasks to do", (long long)n);
+        progress("tasks to do: %lld", (long long)n);
         wait_a_moment();
     }
 }
@@ -912,7 +913,7 @@ static void show_window(void)
     print_rows(many(db, "ListPayments"));
     Row *count = one(db, "CountPayments");
     expect(get_int(count, "payments") == 2 && get_int(count, "tries") == 3,
-           "the second order was charged twice, and paid once");
+           "the second order was tried twice, and paid once");
 }
 
 static void show_remembered_error(void)
@@ -990,7 +991,8 @@ int main(int argc, char **argv)
          "[--patience-ms N] [--key K] [--file INPUTS.jsonl]",
          submit, "enqueue a task, or one for each line of a file"},
         {"cancel", "ID", cancel_task, "at once, or within a tick if it runs"},
-        {"retry", "ID", retry_task, "give a failed task one more attempt"},
+        {"retry", "ID", retry_task,
+         "run a task that failed or was cancelled once more"},
         {"replay", "ID", replay_task, "run an ended task again, with an empty log"},
         {"limit", "QUEUE N", limit, "let so many tasks of a queue run at once"},
         {"show", "[ID]", show, "the last tasks, or one"},

@@ -186,7 +186,7 @@ failed|1|email: the mail server does not answer' ]
     make -s trace ID=1
     picture=$(cat trace-1.svg)
     rm trace-1.svg
-    for text in 'attempt 1' 'attempt 2' 'class="crash"' 'replayed: event 0' '&lt;A&amp;1'; do
+    for text in 'attempt 1' 'attempt 2' 'class="crash"' 'found in the log: event 0' '&lt;A&amp;1'; do
         case $picture in *"$text"*) ;; *) echo "not in the picture: $text"; return 1 ;; esac
     done
     [ "$(psql -XAtq -v picture="$picture" "$DATABASE_URL" <<<"select xml_is_well_formed_document(:'picture')")" = t ]

@@ -7,7 +7,7 @@
    recorded, too.
 
    The idea:       the log is compared with what the function does, call by call.
-   The invariant:  no result is ever handed to a call that is not the one which made it.
+   The invariant:  no result is ever handed to a call of another kind, name or input.
    Still wrong:    a task that waits for something sits in its slot (lesson 07). */
 
 #include <errno.h>
@@ -61,7 +61,7 @@ typedef struct {
     int position;       // the next one to replay
     const char *step;   // the step that runs now, or NULL
     int tries;          // and how often it was tried, this time included
-    Old *old;           // what version() has answered with 1
+    Old *old;           // the names to which version() has said 1
     bool checking;      // replay-check: no step is called, and no database asked
     Way way;            // how its function was left
     jmp_buf outside;    // where leave() goes
@@ -237,15 +237,15 @@ static cJSON *step(Run *run, const char *name, Function *function, const cJSON *
     return try_step(run, 1, name, function, input);
 }
 
-/* The same whenever the same thing is tried again, by retry and replay, too: with it
-   the other side knows a repetition when it sees one. */
+/* Task, place in its log, step: the same whenever that is tried again, also by retry;
+   and by replay, if what comes before is the same.  So the other side knows it. */
 static const char *step_key(const Run *run)
 {
     return run->step ? format("%lld/%d/%s", (long long)run->id, run->events, run->step)
                      : format("%lld", (long long)run->id);
 }
 
-/* ---- what differs each time one looks: recorded, it does not ---- */
+/* ---- time and chance: recorded once ---- */
 
 /* CLOCK=16:58 in the environment stops it there. */
 static int64_t wall_clock_ms(void)
@@ -295,7 +295,7 @@ static int64_t durable_now(Run *run)
     return (int64_t)draw(run, "now", read_clock)->valuedouble;
 }
 
-/* From 0 up to, but not, 1. */
+/* From 0 up to 1, which it never is. */
 static double durable_random(Run *run)
 {
     return draw(run, "random", roll)->valuedouble;
@@ -306,8 +306,8 @@ static const char *durable_uuid(Run *run)
     return draw(run, "uuid", make_uuid)->valuestring;
 }
 
-/* Has this run come past the place before it asked?  Then it did without, and does so
-   to its end. */
+/* Did this run pass here before there was such a question?  Then its log has something
+   else in this place, and it keeps the old branch to its end. */
 static bool is_old(Run *run, const char *name)
 {
     for (Old *old = run->old; old; old = old->next)
@@ -364,7 +364,7 @@ static Row *claim_task(void)
                Int("lease_ms", lease_ms));
 }
 
-/* With a log a function is deterministic: it would fail again, in the same place. */
+/* With a log it would take the same path again, and fail in the same place. */
 static bool may_try_again(const Run *run) { return !run->for_good && !run->events; }
 
 /* The one setjmp: whoever leaves a task's function comes out here.  What that function
@@ -504,8 +504,8 @@ static void note_run(Seat *seat, int64_t task)
     seat->task = task;
 }
 
-/* Whoever takes a dead process's seat says what became of its task.  The claim in the
-   task's row names its owner, so it is found however early the owner died. */
+/* Whoever takes a dead process's seat says what became of its task.  The worker in the
+   task's row is its name, so it is found however early that one died. */
 static void report_the_dead(Seat *seat)
 {
     if (!seat->dead) return;
@@ -575,8 +575,8 @@ static int sweep(void)
 
 /* One heartbeat does three things: it renews the leases of our living slots, and learns
    who was cancelled, took too long, or has lost its task to another.  A slot may take
-   its next task while we look: the run that is doomed is the one that we have read
-   first. */
+   its next task while we look: so the run's number is read before the task, and
+   the supervisor looks whether it is still that one. */
 static void beat(void)
 {
     for (int i = 1; i <= slots; i++) {
@@ -718,7 +718,7 @@ static void stop_at_once(void)
     die("stopped at once: what was running is found when its lease ends");
 }
 
-/* Who has died of die() will do so again: a worker goes on, a demo does not. */
+/* Who has ended by die() will do so again: a worker puts up with it, a demo stops. */
 static void bury_the_dead(void)
 {
     int status;
@@ -864,7 +864,8 @@ static void show(void)
     db = open_db(SCHEMA);
     Row *rows = id ? one(db, "ShowTask", Int("id", id)) : many(db, "ListTasks");
     if (id && !rows) die("there is no task %lld", (long long)id);
-    print_rows(rows);
+    if (id) print_row(rows);
+    else print_rows(rows);
     Row *log = id ? many(db, "ShowLog", Int("id", id)) : NULL;
     if (log) print_rows(log);
     int64_t age = get_int(one(db, "OldestSnapshot"), "age_s");
@@ -1166,7 +1167,7 @@ static void wait_until_done(void)
          before = n) {
         if (n != before) since = elapsed_ms();
         expect(elapsed_ms() < since + PATIENCE_MS, "tasks go on until all are done");
-        progress("%lld tasks to do", (long long)n);
+        progress("tasks to do: %lld", (long long)n);
         wait_a_moment();
     }
 }

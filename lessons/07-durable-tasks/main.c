@@ -38,17 +38,17 @@ static bool quiet;
 
 /* ---- a run: what a task's function sees of its task ---- */
 
-/* What a child has that its parent does not choose by default; 0 and NULL: the
-   default. */
+/* What spawn_with() can set.  0 and NULL are the defaults: the parent's queue, five
+   attempts, no timeout. */
 typedef struct {
-    const char *queue;  // the parent's
+    const char *queue;
     int max_attempts, timeout_ms;
 } Options;
 
 typedef struct {
     const char *kind, *name, *input;
     const char *result, *error;  // one of them; of a child, when it has ended
-    bool open;                   // it is a child that has not
+    bool open;                   // a child that has not ended
     Options options;
 } Event;
 
@@ -72,11 +72,11 @@ typedef struct {
     Event *log;           // what the attempts before did, and then this one
     int events;           // its length
     int position;         // the next one to replay
-    int stored;           // and so many are in the database
+    int stored;           // in the database; the rest are children to be sent
     int wakeups;          // ended children when the log was loaded
     const char *step;     // the step that runs now, or NULL
     int tries;            // and how often it was tried, this time included
-    Old *old;             // what version() has answered with 1
+    Old *old;             // the names to which version() has said 1
     bool checking;        // replay-check: no step is called, and no database asked
     Way way;              // how its function was left
     jmp_buf outside;      // where leave() goes
@@ -260,15 +260,15 @@ static cJSON *step(Run *run, const char *name, Function *function, const cJSON *
     return try_step(run, 1, name, function, input);
 }
 
-/* The same whenever the same thing is tried again, by retry and replay, too: with it
-   the other side knows a repetition when it sees one. */
+/* Lineage, place in its log, step: the same whenever that is tried again, also by retry;
+   and by replay, if what comes before is the same.  So the other side knows it. */
 static const char *step_key(const Run *run)
 {
     return run->step ? format("%s/%d/%s", run->lineage, run->events, run->step)
                      : run->lineage;
 }
 
-/* ---- what differs each time one looks: recorded, it does not ---- */
+/* ---- time and chance: recorded once ---- */
 
 /* CLOCK=16:58 in the environment stops it there. */
 static int64_t wall_clock_ms(void)
@@ -318,7 +318,7 @@ static int64_t durable_now(Run *run)
     return (int64_t)draw(run, "now", read_clock)->valuedouble;
 }
 
-/* From 0 up to, but not, 1. */
+/* From 0 up to 1, which it never is. */
 static double durable_random(Run *run)
 {
     return draw(run, "random", roll)->valuedouble;
@@ -329,8 +329,8 @@ static const char *durable_uuid(Run *run)
     return draw(run, "uuid", make_uuid)->valuestring;
 }
 
-/* Has this run come past the place before it asked?  Then it did without, and does so
-   to its end. */
+/* Did this run pass here before there was such a question?  Then its log has something
+   else in this place, and it keeps the old branch to its end. */
 static bool is_old(Run *run, const char *name)
 {
     for (Old *old = run->old; old; old = old->next)
@@ -430,7 +430,8 @@ static void send_children(Run *run)
     }
 }
 
-/* Gives the slot back until so many more children have ended. */
+/* Gives the slot back until so many more children have ended than when the log was
+   loaded, whichever they are. */
 static _Noreturn void park(Run *run, int children)
 {
     if (run->checking) leave(run, CHECKED);
@@ -486,7 +487,7 @@ static Row *claim_task(void)
                Int("lease_ms", lease_ms));
 }
 
-/* With a log a function is deterministic: it would fail again, in the same place. */
+/* With a log it would take the same path again, and fail in the same place. */
 static bool may_try_again(const Run *run) { return !run->for_good && !run->events; }
 
 /* The one setjmp: whoever leaves a task's function comes out here.  What that function
@@ -632,8 +633,8 @@ static void note_run(Seat *seat, int64_t task)
     seat->task = task;
 }
 
-/* Whoever takes a dead process's seat says what became of its task.  The claim in the
-   task's row names its owner, so it is found however early the owner died. */
+/* Whoever takes a dead process's seat says what became of its task.  The worker in the
+   task's row is its name, so it is found however early that one died. */
 static void report_the_dead(Seat *seat)
 {
     if (!seat->dead) return;
@@ -703,8 +704,8 @@ static int sweep(void)
 
 /* One heartbeat does three things: it renews the leases of our living slots, and learns
    who was cancelled, took too long, or has lost its task to another.  A slot may take
-   its next task while we look: the run that is doomed is the one that we have read
-   first. */
+   its next task while we look: so the run's number is read before the task, and
+   the supervisor looks whether it is still that one. */
 static void beat(void)
 {
     for (int i = 1; i <= slots; i++) {
@@ -846,7 +847,7 @@ static void stop_at_once(void)
     die("stopped at once: what was running is found when its lease ends");
 }
 
-/* Who has died of die() will do so again: a worker goes on, a demo does not. */
+/* Who has ended by die() will do so again: a worker puts up with it, a demo stops. */
 static void bury_the_dead(void)
 {
     int status;
@@ -992,7 +993,8 @@ static void show(void)
     db = open_db(SCHEMA);
     Row *rows = id ? one(db, "ShowTask", Int("id", id)) : many(db, "ListTasks");
     if (id && !rows) die("there is no task %lld", (long long)id);
-    print_rows(rows);
+    if (id) print_row(rows);
+    else print_rows(rows);
     Row *log = id ? many(db, "ShowLog", Int("id", id)) : NULL;
     if (log) print_rows(log);
     int64_t age = get_int(one(db, "OldestSnapshot"), "age_s");
@@ -1315,7 +1317,7 @@ static void wait_until_done(void)
          before = n) {
         if (n != before) since = elapsed_ms();
         expect(elapsed_ms() < since + PATIENCE_MS, "tasks go on until all are done");
-        progress("%lld tasks to do", (long long)n);
+        progress("tasks to do: %lld", (long long)n);
         wait_a_moment();
     }
 }

@@ -39,7 +39,7 @@ create table task (
     parent_id   bigint,         -- who has spawned it
     lineage     text,           -- and at which place of its log: the same after a replay
     wakeups     int not null default 0,     -- how many of its own children have ended
-    wake_on     int,            -- it was parked, until there are so many
+    wake_on     int,            -- it was parked, until wakeups is at least this
     created_at  timestamptz not null default now(),
     started_at  timestamptz,
     finished_at timestamptz,
@@ -123,8 +123,8 @@ execute function give_permit_back();
 
 -- Whatever ends a child, or takes it away, is counted in its parent's row, whatever the parent
 -- does just then; a parent that has enough is queued.  Parking writes to the same row, so
--- whoever of the two comes second sees the first.  No condition but the id: it would be looked
--- at once, and too early.
+-- whoever of the two comes second sees the first.  No condition but the id: another one would be
+-- looked at before the wait, and not again.
 create function wake_parent() returns trigger language plpgsql as $$
 begin
     if tg_op = 'DELETE' or new.parent_id is not null
@@ -148,7 +148,8 @@ for each row when (old.parent_id is not null and is_open(old.status))
 execute function wake_parent();
 
 -- A task that has failed or was cancelled has an alarm if it has children: they are to be
--- cancelled.  When this is called the row is locked, so nobody spawns more of them.
+-- cancelled.  When this is called the row is locked, so nobody spawns more of them.  (Here, too,
+-- "when" says little: it leaves out what most updates are, claims and completions.)
 create function set_alarm_for_children() returns trigger language plpgsql as $$
 begin
     if new.status in ('failed', 'cancelled') and old.status not in ('failed', 'cancelled')

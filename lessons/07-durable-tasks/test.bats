@@ -135,8 +135,29 @@ send_confirmation_email|completed|100' ]
         [ "$n" -gt 10 ]
         tally $((n - 1)) "crash points with a cancel behind them"
     done
-    [ "${BAD:-0}" -eq 0 ] || { echo "$BAD bad points"; return 1; }
+    [ "${BAD:-0}" -eq 0 ] || { echo "bad points: $BAD"; return 1; }
     [ "$cancels" -gt 60 ] || { echo "only $cancels cancels"; return 1; }
+}
+
+# The statement is the README's.
+@test "what is old is deleted with its log, but not from under a parent that waits" {
+    local statement
+    statement=$(sed -n '/^   with old as (/,/;$/p' README.md)
+    [ -n "$statement" ]
+    fresh
+    ./lesson submit process_order "$ORDER"
+    ./lesson submit steps '{"steps": 2}'
+    ./lesson drain
+    [ "$(sql 'select count(*), (select count(*) from event) from task')" = '4|6' ]
+    sql "update task set finished_at = now() - interval '31 days' where id > 1;
+         update task set status = 'queued', output = null, finished_at = null where id = 1"
+    sql "$statement"
+    [ "$(sql 'select string_agg(id::text, $$ $$ order by id), (select count(*) from event where task_id = 2) from task')" = '1 3 4|0' ]
+    ./lesson drain
+    [ "$(sql 'select status from task where id = 1')" = completed ]
+    sql "update task set finished_at = now() - interval '31 days'"
+    sql "$statement"
+    [ "$(sql 'select count(*), (select count(*) from event) from task')" = '0|0' ]
 }
 
 @test "the rules hold at every moment while parents and children come and go" {
