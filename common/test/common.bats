@@ -388,7 +388,7 @@ select 1;'
     lesson_copy
     sed 's/| -- waits/| -- 1/' race/for-update.race >race/wrong.race
     run tools race "$SCHEMA" race/wrong.race
-    fails 1 '-- waits   <== NOT "1"' 'it went otherwise than race/wrong.race says'
+    fails 1 '-- waits   <== NOT "1"' 'it did not go as race/wrong.race says'
     sed '/^commit/d' race/for-update.race >race/wrong.race
     run tools race "$SCHEMA" race/wrong.race
     fails 1 'cannot go on, it still waits for the other side'

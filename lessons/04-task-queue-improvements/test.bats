@@ -74,7 +74,7 @@ nothing_is_lost() { # nothing_is_lost TASKS
     command -v script >/dev/null || skip "it needs script(1)"
     script --version 2>/dev/null | grep -q util-linux || skip "it needs the script(1) of util-linux"
     run env -u NO_COLOR TERM=xterm script -qec ./lesson /dev/null </dev/null
-    prints '12 tasks to do' 'All of it came true'
+    prints 'tasks to do: 12' 'All of it came true'
 }
 
 @test "a worker is killed, and another one finishes its task" {

@@ -145,7 +145,7 @@ send_confirmation_email|completed|100' ]
     statement=$(sed -n '/^   with old as (/,/;$/p' README.md)
     [ -n "$statement" ]
     fresh
-    ./lesson submit process_order "$ORDER"
+    ./lesson submit process_order '{"order": "A1", "amount": 4500}'
     ./lesson submit steps '{"steps": 2}'
     ./lesson drain
     [ "$(sql 'select count(*), (select count(*) from event) from task')" = '4|6' ]
