@@ -242,7 +242,8 @@ static void play_race(void)
     close_db(db);
     if (!bar) die("%s has no line \"left | right\"", word(1));
     if (!checks) die("%s expects nothing: say what must happen, with --", word(1));
-    if (mistakes) die("it did not go as %s says: lines that differ: %d", word(1), mistakes);
+    if (mistakes)
+        die("it did not go as %s says: lines that differ: %d", word(1), mistakes);
 }
 
 static void reset(void)
