@@ -50,6 +50,11 @@ create function pg_temp.box(x1 float, x2 float, y float, class text, word text, 
                   case when x2 - x1 > 16 then pg_temp.label(x1 + 4, y + 14, pg_temp.cut(word, ((x2 - x1 - 9) / 6.2)::int), 'class="in"') end)
 $$;
 
+create function pg_temp.cross(x float, y float) returns text language sql as $$
+    select format('<g><title>an attempt did not come to its end</title><path d="M %s %s l 12 12 m 0 -12 l -12 12" class="crash"/></g>',
+                  round((x - 6)::numeric, 1), y - 6)
+$$;
+
 create function pg_temp.dashes(x1 float, x2 float, y float) returns text language sql as $$
     select format('<line x1="%s" y1="%s" x2="%s" y2="%s" class="waits"/>', round(x1::numeric, 1), y, round(greatest(x2, x1)::numeric, 1), y)
 $$;
@@ -108,9 +113,9 @@ text { fill: #222 } .in { fill: #fff; font-size: 11px } .small { font-size: 10px
     select 3, pg_temp.dashes(pg_temp.x(until), 950, y)
     from lanes, this where next is null and finished_at is null and status <> 'running'
     union all   -- there was a later attempt: somewhere here one was lost
-    select 4, format('<g><title>an attempt did not come to its end</title><path d="M %s %s l 12 12 m 0 -12 l -12 12" class="crash"/></g>',
-                     round(((pg_temp.x(until) + pg_temp.x(next)) / 2 - 6)::numeric, 1), y - 6)
-    from lanes where next_attempt > attempt
+    select 4, pg_temp.cross((pg_temp.x(until) + pg_temp.x(next)) / 2, y) from lanes where next_attempt > attempt
+    union all   -- or before the first that has left a trace
+    select 4, pg_temp.cross((200 + pg_temp.x(claimed_at)) / 2, y) from lanes where n = 1 and attempt > 1
     union all   -- what it found in the log
     select 4, pg_temp.box(pg_temp.x(lanes.claimed_at) - 5 * rank, pg_temp.x(lanes.claimed_at) - 5 * rank + 5, y - 10, 'old', '',
                           format('found in the log: event %s, %s %s', seq, kind, entry.name))
@@ -133,6 +138,8 @@ text { fill: #222 } .in { fill: #fff; font-size: 11px } .small { font-size: 10px
     union all   -- the children
     select 7, pg_temp.label(10, y + 2, format('%s %s', id, name))
               || pg_temp.dashes(pg_temp.x(created_at), coalesce(pg_temp.x(started_at), pg_temp.x(finished_at), 950), y - 2)
+              || case when attempt > 1 and started_at is not null
+                      then pg_temp.cross((pg_temp.x(created_at) + pg_temp.x(started_at)) / 2, y - 2) else '' end
               || case when started_at is null then '' else
                  pg_temp.box(pg_temp.x(started_at), coalesce(pg_temp.x(finished_at), 950), y - 12,
                                       case when status in ('failed', 'cancelled') then 'failed'

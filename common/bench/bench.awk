@@ -28,7 +28,7 @@ function panel(x, title, what, names, named,   i, k, key, height, left, unit) {
             key = "0" i FS names[k]
             if (!(key in count)) continue
             height = unit * middle(ratio, key)
-            bar(left, 215, 16, height, substr("abc", k + 3 - named, 1))
+            bar(left, 215, 16, height, substr(named == 2 ? "ac" : "abc", named == 1 ? 3 : k, 1))
             text(left + 8, 211 - height, sprintf("%.1f", middle(ratio, key)), "text-anchor=\"middle\" font-size=\"9\"")
             left += 18
             drawn = i

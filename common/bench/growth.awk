@@ -35,7 +35,7 @@ function two_curves(x, y, tasks, one, other, of_one, of_other,   i, highest, a, 
     rule(x + 30, y + 195, x + 380, y + 195, "axis")
     rule(x + 30, y + 20, x + 30, y + 195, "axis")
     text(x + 26, y + 34, highest, "text-anchor=\"end\" font-size=\"10\"")
-    text(x + 380, y + 190 - 165 * middle(one, 10) / highest - 14, of_one, "text-anchor=\"end\"")
+    text(x + 380, y + 190 - 165 * middle(one, 10) / highest + 24, of_one, "text-anchor=\"end\"")
     text(x + 380, y + 190 - 165 * middle(other, 10) / highest + 24, of_other, "text-anchor=\"end\"")
     text(x + 30, y + 212, "the first tenth")
     text(x + 380, y + 212, "the last", "text-anchor=\"end\"")

@@ -190,6 +190,16 @@ failed|1|email: the mail server does not answer' ]
         case $picture in *"$text"*) ;; *) echo "not in the picture: $text"; return 1 ;; esac
     done
     [ "$(psql -XAtq -v picture="$picture" "$DATABASE_URL" <<<"select xml_is_well_formed_document(:'picture')")" = t ]
+    # An attempt that was lost before it wrote anything.
+    id=$(./lesson submit process_order '{"order": "A2", "amount": 1}')
+    run env CRASH_AT=3 ./lesson drain
+    fails 137
+    sql "update task set wake_at = now() where id = $id"
+    ./lesson drain
+    make -s trace ID="$id"
+    picture=$(cat "trace-$id.svg")
+    rm "trace-$id.svg"
+    case $picture in *'class="crash"'*) ;; *) echo 'not in the picture: the lost attempt'; return 1 ;; esac
     run make -s trace ID=99
     fails 2 'There is no task 99'
 }
