@@ -25,7 +25,7 @@ double elapsed_ms(void);
 _Noreturn void die(const char *how, ...) __attribute__((format(printf, 1, 2)));
 _Noreturn void die_usage(const char *how, ...) __attribute__((format(printf, 1, 2)));
 
-/* For who comes after a dead process and may die of the same: what one of this program's
+/* For whoever comes after a dead process and may die of the same: what one of this program's
    processes has complained of, it does not repeat.  speak_again() says whether that was so. */
 void die_silently(void);
 bool speak_again(void);

@@ -95,7 +95,7 @@ static const char *call_function(Run *run, const char *stored)
     return text ? text : fail(run, "its output is no good: %s", why);
 }
 
-/* Returns the next task.  Who has finished one knows what he wants next: both statements
+/* Returns the next task.  Whoever has finished one wants the next: both statements
    are sent together, and committed together. */
 static Row *run_task(const Row *task)
 {
@@ -345,7 +345,7 @@ static void stop_at_once(void)
     die("stopped at once: what was running stays 'running'");
 }
 
-/* Who has ended by die() will do so again: a worker puts up with it, a demo stops. */
+/* Whoever ended by die() will do so again: a worker puts up with it, a demo stops. */
 static void bury_the_dead(void)
 {
     int status;

@@ -121,7 +121,7 @@ static void end_attempt(const Run *run)
     else if (!quiet) say("task %lld failed: %s", (long long)run->id, run->error);
 }
 
-/* Returns the next task.  Who has completed one knows what he wants next: both statements
+/* Returns the next task.  Whoever has completed one wants the next: both statements
    are sent together, and committed together. */
 static Row *run_task(const Row *task)
 {
@@ -409,7 +409,7 @@ static void stop_at_once(void)
     die("stopped at once: what was running is found when its lease ends");
 }
 
-/* Who has ended by die() will do so again: a worker puts up with it, a demo stops. */
+/* Whoever ended by die() will do so again: a worker puts up with it, a demo stops. */
 static void bury_the_dead(void)
 {
     int status;

@@ -428,7 +428,7 @@ static void block_task(const Run *run)
     else say_lost(run);
 }
 
-/* Returns the next task.  Who has completed one knows what he wants next: both statements
+/* Returns the next task.  Whoever has completed one wants the next: both statements
    are sent together, and committed together. */
 static Row *run_task(const Row *task)
 {
@@ -718,7 +718,7 @@ static void stop_at_once(void)
     die("stopped at once: what was running is found when its lease ends");
 }
 
-/* Who has ended by die() will do so again: a worker puts up with it, a demo stops. */
+/* Whoever ended by die() will do so again: a worker puts up with it, a demo stops. */
 static void bury_the_dead(void)
 {
     int status;
